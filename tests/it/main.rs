@@ -1,0 +1,1 @@
+//! One binary for all integration tests: linking heal takes seconds, so it is done once.
