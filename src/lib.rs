@@ -5,22 +5,22 @@
 //! Dependencies run one way, in the order of this list; `tests/it/architecture.rs` holds it to that.
 
 // The core.
-pub mod time;
-pub mod text;
 pub mod alert;
-pub mod rule;
-pub mod plan;
 pub mod gate;
 pub mod lifecycle;
 pub mod message;
+pub mod plan;
+pub mod rule;
+pub mod text;
+pub mod time;
 
 // The shell.
-pub mod store;
-pub mod slack;
+pub mod app;
 pub mod aws;
-pub mod web;
+pub mod cli;
 pub mod config;
 pub mod engine;
-pub mod app;
-pub mod cli;
 pub mod sandbox;
+pub mod slack;
+pub mod store;
+pub mod web;

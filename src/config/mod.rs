@@ -1,1 +1,87 @@
-//! (to come)
+//! `heal.yaml`: read with places and hints like the rules, checked whole before anything starts.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use std::time::Duration;
+
+use crate::rule::Place;
+
+/// How Slack reaches the bot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Socket,
+    Http,
+}
+
+/// The built-in formats, and the one the user writes.
+#[derive(Clone, Debug)]
+pub enum Format {
+    Alertmanager,
+    /// Named groups `status`, `instance`, `role`, `alert` and any other name become members and labels.
+    Pattern {
+        pattern: regex::Regex,
+        firing: Vec<String>,
+        resolved: Vec<String>,
+    },
+}
+
+/// A trusted source of alert messages. Every id that is given must agree with the message.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    pub name: String,
+    pub place: Place,
+    pub format: Format,
+    pub bot_id: Option<String>,
+    pub app_id: Option<String>,
+    pub user_id: Option<String>,
+    /// The label that is ROLE; `None` means `role`, then `job`.
+    pub role: Option<String>,
+    /// The label that names the host; `None` means `instance`, then `host`.
+    pub instance: Option<String>,
+    /// Whether it sends resolved messages; where it does not, `verify` decides.
+    pub resolves: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Slack {
+    pub mode: Mode,
+    /// Names (`#alerts`, kept with the `#`) or ids, as written.
+    pub channels: Vec<String>,
+    /// Socket Mode connections, 1 to 10 (Slack's limit); default 2.
+    pub connections: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Aws {
+    pub region: Option<String>,
+    /// The tag of managed nodes that holds their role.
+    pub role_tag: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Alerts older than this when they are read are held.
+    pub max_age: Duration,
+}
+
+/// The whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub path: PathBuf,
+    pub slack: Slack,
+    pub senders: Vec<Arc<Sender>>,
+    /// User ids and `@handles`.
+    pub approvers: Vec<String>,
+    /// Hold and pause are for everybody; they only ever make it safer.
+    pub open_pause: bool,
+    pub aws: Aws,
+    /// The rules directory, relative to the working directory.
+    pub rules: PathBuf,
+    /// `sqlite:heal.db`, `sqlite:///absolute/path.db`.
+    pub store: String,
+    /// Address of health, metrics and Slack's requests; default 127.0.0.1:8080.
+    pub listen: std::net::SocketAddr,
+    pub defaults: crate::rule::Defaults,
+    pub limits: Limits,
+}
