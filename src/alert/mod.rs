@@ -4,11 +4,15 @@
 //! alert. What a reader cannot make an alert of is [`Reading::Unreadable`] with the reason, so
 //! that it can be counted and shown; nothing vanishes.
 
+mod sender;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
+
+pub use sender::{Format, Sender};
 
 /// Whether the condition holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

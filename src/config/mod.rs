@@ -5,42 +5,13 @@ use std::sync::Arc;
 
 use std::time::Duration;
 
-use crate::rule::Place;
+use crate::alert::Sender;
 
 /// How Slack reaches the bot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Socket,
     Http,
-}
-
-/// The built-in formats, and the one the user writes.
-#[derive(Clone, Debug)]
-pub enum Format {
-    Alertmanager,
-    /// Named groups `status`, `instance`, `role`, `alert` and any other name become members and labels.
-    Pattern {
-        pattern: regex::Regex,
-        firing: Vec<String>,
-        resolved: Vec<String>,
-    },
-}
-
-/// A trusted source of alert messages. Every id that is given must agree with the message.
-#[derive(Clone, Debug)]
-pub struct Sender {
-    pub name: String,
-    pub place: Place,
-    pub format: Format,
-    pub bot_id: Option<String>,
-    pub app_id: Option<String>,
-    pub user_id: Option<String>,
-    /// The label that is ROLE; `None` means `role`, then `job`.
-    pub role: Option<String>,
-    /// The label that names the host; `None` means `instance`, then `host`.
-    pub instance: Option<String>,
-    /// Whether it sends resolved messages; where it does not, `verify` decides.
-    pub resolves: bool,
 }
 
 #[derive(Clone, Debug)]
