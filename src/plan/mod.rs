@@ -1,1 +1,98 @@
-//! (to come)
+//! Rule + alert + target → exactly what will run. All quoting of values lives here.
+//!
+//! A [`Plan`] is what the declaration shows and what an approval is bound to: it is stored with the
+//! remediation, and what is sent to SSM is derived from it and from nothing else.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Names one remediation everywhere: in the store, in message metadata, as the run's id in SSM's
+/// Comment and on the host. Short, lower case letters and digits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RemediationId(pub String);
+
+impl fmt::Display for RemediationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One SSM-managed node, found for an alert.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// `i-…` or `mi-…`.
+    pub instance_id: String,
+    /// The node's computer name, or its id where SSM knows none.
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    pub platform: Platform,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Platform {
+    Linux,
+    MacOs,
+    Windows,
+    Unknown,
+}
+
+/// Why no node can be acted on. None of these is ever widened to another node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "is")]
+pub enum Unusable {
+    /// The alert names no host.
+    NotNamed,
+    /// No managed node has this name, address or id.
+    NotFound { host: String },
+    /// Several managed nodes have this name or address; their ids.
+    Several { host: String, instance_ids: Vec<String> },
+    /// SSM has lost the node; its ping status as SSM says it (`ConnectionLost`, `Inactive`).
+    Offline { target: Target, ping: String },
+    /// The node is not tagged with the alert's role.
+    WrongRole { target: Target, tag: String, role: String },
+    /// The node cannot run shell scripts.
+    Platform { target: Target },
+    /// SSM could not be asked.
+    LookupFailed { why: String },
+    /// A value that the plan needs is missing or unfit (`{{ labels.mountpoint }}`).
+    Unfit { why: String },
+}
+
+/// What a step of a shell rule is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepKind {
+    Confirm,
+    Command,
+    Verify,
+}
+
+/// One line of a shell rule, as written in the rule file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    pub kind: StepKind,
+    pub text: String,
+}
+
+/// What is done on the target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Work {
+    Shell { steps: Vec<Step>, env: BTreeMap<String, String> },
+    Document { name: String, parameters: BTreeMap<String, Vec<String>> },
+    Automation { name: String, parameters: BTreeMap<String, Vec<String>> },
+}
+
+/// Exactly what will run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub work: Work,
+    /// Of the whole run on the host.
+    pub timeout: Duration,
+}

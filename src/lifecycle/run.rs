@@ -1,0 +1,153 @@
+//! What came of a run, as SSM and the script tell it, and which outcome that is.
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::StepKind;
+use crate::time::Timestamp;
+
+/// How SSM says a run ended. Unknown words are kept, and are never success
+/// (SSM API model: `CommandInvocation.StatusDetails`, `AutomationExecutionStatus`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Final {
+    Success,
+    /// A script or document ended with another exit code than 0.
+    Failed,
+    /// It ran longer than `timeout` and SSM ended it.
+    ExecutionTimedOut,
+    /// It did not reach the host in time.
+    DeliveryTimedOut,
+    /// `TimedOut` without saying which of the two.
+    TimedOut,
+    /// The host could not be reached at all.
+    Undeliverable,
+    /// Somebody cancelled it in SSM.
+    Cancelled,
+    /// SSM ended it because its parent had too many errors; it did not run.
+    Terminated,
+    AccessDenied,
+    InvalidPlatform,
+    /// A word this version does not know.
+    Other(String),
+}
+
+/// One step as the script (or the Automation) reported it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRan {
+    /// The kind for shell steps; `None` for an Automation's step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<StepKind>,
+    /// The command's text, or the Automation step's name.
+    pub name: String,
+    /// Exit code of a shell step that ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<i32>,
+    /// SSM's status of an Automation's step, as it stands (`InProgress`, `Success`, …).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub millis: Option<u64>,
+    /// What the step printed, redacted.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub output: String,
+}
+
+/// A finished run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ran {
+    pub ended_as: Final,
+    /// The exit code that SSM tells of the whole script.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<i32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepRan>,
+    /// Output that belongs to no step, redacted (a document's; a script that was ended).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub output: String,
+    /// SSM keeps only the head of long output; whether some was lost there.
+    #[serde(default)]
+    pub output_cut: bool,
+    pub started_at: Timestamp,
+    pub ended_at: Timestamp,
+}
+
+/// How a remediation ended; the words of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Healed,
+    NotNeeded,
+    Failed,
+    TimedOut,
+    Unresolved,
+    Rejected,
+    Expired,
+    Held,
+    Cancelled,
+    Unknown,
+}
+
+impl Outcome {
+    pub const ALL: [Outcome; 10] = [
+        Outcome::Healed,
+        Outcome::NotNeeded,
+        Outcome::Failed,
+        Outcome::TimedOut,
+        Outcome::Unresolved,
+        Outcome::Rejected,
+        Outcome::Expired,
+        Outcome::Held,
+        Outcome::Cancelled,
+        Outcome::Unknown,
+    ];
+
+    /// The word as reports write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Healed => "healed",
+            Outcome::NotNeeded => "not needed",
+            Outcome::Failed => "failed",
+            Outcome::TimedOut => "timed out",
+            Outcome::Unresolved => "unresolved",
+            Outcome::Rejected => "rejected",
+            Outcome::Expired => "expired",
+            Outcome::Held => "held",
+            Outcome::Cancelled => "cancelled",
+            Outcome::Unknown => "unknown",
+        }
+    }
+}
+
+impl Ran {
+    /// The outcome where the run alone decides it; `None` after a good run, where the alert decides.
+    ///
+    /// A delivery that timed out is *unknown*: agents were seen to run what SSM had given up on
+    /// (amazon-ssm-agent issues 316 and 430), so only the host could tell.
+    pub fn outcome(&self) -> Option<Outcome> {
+        let confirm_failed = self
+            .steps
+            .iter()
+            .any(|step| step.kind == Some(StepKind::Confirm) && step.exit.is_some_and(|exit| exit != 0));
+        match &self.ended_as {
+            // The script turns a confirm that failed into success: nothing was wrong.
+            Final::Success | Final::Failed if confirm_failed => Some(Outcome::NotNeeded),
+            Final::Success => None,
+            Final::Failed
+            | Final::Undeliverable
+            | Final::Terminated
+            | Final::AccessDenied
+            | Final::InvalidPlatform => Some(Outcome::Failed),
+            Final::ExecutionTimedOut => Some(Outcome::TimedOut),
+            Final::Cancelled => Some(Outcome::Cancelled),
+            Final::DeliveryTimedOut | Final::TimedOut | Final::Other(_) => Some(Outcome::Unknown),
+        }
+    }
+
+    /// Whether something of the rule's commands may have run, so that cooldown applies.
+    pub fn commands_ran(&self) -> bool {
+        match self.ended_as {
+            Final::Undeliverable | Final::Terminated | Final::AccessDenied | Final::InvalidPlatform => false,
+            _ => self.outcome() != Some(Outcome::NotNeeded),
+        }
+    }
+}

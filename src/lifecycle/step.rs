@@ -1,0 +1,515 @@
+//! The transition function: every state, and in it every input by name.
+
+use std::time::Duration;
+
+use super::{Approval, Effect, Ending, Input, Outcome, Ran, Refused, Remediation, State, Step, Trigger};
+use crate::gate::{self, Facts, Reason, Verdict};
+use crate::rule::Stage;
+use crate::time::Timestamp;
+
+/// How long the lookup of a node may take.
+const RESOLVE_WITHIN: Duration = Duration::from_secs(60);
+/// How long handing the command to SSM, the lookup after a lost answer included, may take.
+const SEND_WITHIN: Duration = Duration::from_secs(120);
+/// SSM's least time to deliver a command (API model: TimeoutSeconds ≥ 30), added to `timeout`, and
+/// a margin for its own bookkeeping: after that heal stops waiting for an answer.
+const ANSWER_MARGIN: Duration = Duration::from_secs(90);
+/// How often a waiting remediation looks again although nothing woke it.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+type Outcomes = Result<Step, Refused>;
+
+/// Opens a remediation: its first state, and what is owed at once.
+pub fn open(mut new: Remediation, facts: &Facts) -> Step {
+    if let Trigger::Again { user, .. } = &new.trigger {
+        new.approvals.push(Approval { user: user.clone(), at: facts.now });
+    }
+    new.state = State::Resolving { until: facts.now.plus(RESOLVE_WITHIN) };
+    match gate::on_arrival(facts) {
+        Verdict::Hold(reason) | Verdict::Wait(reason) => hold(&new, reason, facts.now),
+        Verdict::Go => Step { next: new, effects: vec![Effect::Resolve] },
+    }
+}
+
+/// One transition. No `_` arm over inputs: a new input has to be thought of in every state.
+pub fn step(this: &Remediation, input: &Input, facts: &Facts) -> Outcomes {
+    match &this.state {
+        State::Resolving { until } => resolving(this, *until, input, facts),
+        State::Declaring { until } => declaring(this, *until, input, facts),
+        State::AwaitingApproval { until } => awaiting_approval(this, *until, input, facts),
+        State::Counting { until } => counting(this, *until, input, facts),
+        State::Waiting { since, .. } => waiting(this, *since, input, facts),
+        State::Sending { until } => sending(this, *until, input, facts),
+        State::Running { until, steps } => running(this, *until, steps, input, facts),
+        State::Settling { until } => settling(this, *until, input, facts),
+        State::Observed { .. } | State::Ended { .. } => over(this, input),
+    }
+}
+
+fn resolving(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts) -> Outcomes {
+    match input {
+        Input::TargetResolved(found) => match (gate::on_arrival(facts), found) {
+            (Verdict::Hold(reason) | Verdict::Wait(reason), _) => Ok(hold(this, reason, facts.now)),
+            (Verdict::Go, Err(unusable)) => {
+                Ok(hold(this, Reason::Unusable { unusable: unusable.clone() }, facts.now))
+            }
+            (Verdict::Go, Ok((target, plan))) => {
+                let mut next = this.clone();
+                next.target = Some(target.clone());
+                next.plan = Some(plan.clone());
+                if facts.resolved_at.is_some() {
+                    return Ok(end(&next, Outcome::Cancelled, Ending::ResolvedItself, facts.now));
+                }
+                match gate::before_declaring(facts) {
+                    Verdict::Hold(reason) | Verdict::Wait(reason) => Ok(hold(&next, reason, facts.now)),
+                    Verdict::Go => {
+                        next.state = State::Declaring { until: facts.now.plus(facts.max_age) };
+                        Ok(Step { next, effects: vec![Effect::Declare, Effect::React] })
+                    }
+                }
+            }
+        },
+        Input::Woken => {
+            if let Some(stopped) = stopped(this, facts) {
+                return Ok(stopped);
+            }
+            if facts.now >= until {
+                let why = "SSM did not answer the look-up in time".to_owned();
+                let unusable = crate::plan::Unusable::LookupFailed { why };
+                return Ok(hold(this, Reason::Unusable { unusable }, facts.now));
+            }
+            Err(Refused::Nothing)
+        }
+        Input::DeclarationPosted { .. }
+        | Input::DeclarationRefused { .. }
+        | Input::Approved { .. }
+        | Input::Rejected { .. }
+        | Input::Held { .. }
+        | Input::SendAccepted { .. }
+        | Input::SendRefused { .. }
+        | Input::SendThrottled { .. }
+        | Input::SendUnclear { .. }
+        | Input::RunSeen { .. }
+        | Input::RunEnded { .. }
+        | Input::ReportPosted { .. } => not_waiting(this),
+    }
+}
+
+fn declaring(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts) -> Outcomes {
+    match input {
+        Input::DeclarationPosted { ts } => {
+            let mut next = this.clone();
+            next.declaration = Some(ts.clone());
+            if next.origin.ts.is_empty() {
+                next.origin.ts.clone_from(ts);
+            }
+            if let Some(stopped) = stopped(&next, facts) {
+                return Ok(stopped);
+            }
+            let approved = u32::try_from(next.approvals.len()).unwrap_or(u32::MAX) >= next.policy.approvals;
+            match (next.policy.stage, &next.trigger) {
+                (Stage::Observe, _) => {
+                    next.state = State::Observed { at: facts.now };
+                    Ok(Step { next, effects: vec![Effect::React] })
+                }
+                (Stage::Auto, Trigger::Again { .. }) => Ok(try_to_send(next, facts)),
+                (Stage::Auto, _) if next.policy.grace.is_zero() => Ok(try_to_send(next, facts)),
+                (Stage::Auto, _) => {
+                    next.state = State::Counting { until: facts.now.plus(next.policy.grace) };
+                    // The declaration says from when on the grace counts.
+                    Ok(Step { next, effects: vec![Effect::UpdateDeclaration] })
+                }
+                (Stage::Approve, Trigger::Again { .. }) if approved => Ok(try_to_send(next, facts)),
+                (Stage::Approve, _) => {
+                    next.state =
+                        State::AwaitingApproval { until: facts.now.plus(next.policy.approve_within) };
+                    Ok(Step { next, effects: Vec::new() })
+                }
+            }
+        }
+        Input::DeclarationRefused { why } => {
+            let reason = Reason::Undeclared { why: why.clone() };
+            let mut ended = end(this, Outcome::Held, Ending::Gate { reason }, facts.now);
+            ended.effects.clear(); // Slack took nothing in that channel; there is nowhere to say it.
+            Ok(ended)
+        }
+        Input::Woken => {
+            if let Some(stopped) = stopped(this, facts) {
+                return Ok(stopped);
+            }
+            if facts.now >= until {
+                let age = facts.now.since(facts.raised_at);
+                return Ok(hold(this, Reason::Stale { age, max_age: facts.max_age }, facts.now));
+            }
+            Err(Refused::Nothing)
+        }
+        Input::TargetResolved(_)
+        | Input::Approved { .. }
+        | Input::Rejected { .. }
+        | Input::Held { .. }
+        | Input::SendAccepted { .. }
+        | Input::SendRefused { .. }
+        | Input::SendThrottled { .. }
+        | Input::SendUnclear { .. }
+        | Input::RunSeen { .. }
+        | Input::RunEnded { .. }
+        | Input::ReportPosted { .. } => not_waiting(this),
+    }
+}
+
+fn awaiting_approval(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts) -> Outcomes {
+    match input {
+        Input::Approved { user } => {
+            if let Some(stopped) = stopped(this, facts) {
+                return Ok(stopped);
+            }
+            if facts.now >= until {
+                return Err(Refused::TooLate);
+            }
+            if matches!(&this.trigger, Trigger::Person { user: asker } if asker == user) {
+                return Err(Refused::OwnRequest);
+            }
+            if this.approvals.iter().any(|approval| approval.user == *user) {
+                return Err(Refused::ApprovedAlready);
+            }
+            let mut next = this.clone();
+            next.approvals.push(Approval { user: user.clone(), at: facts.now });
+            if u32::try_from(next.approvals.len()).unwrap_or(u32::MAX) >= next.policy.approvals {
+                return Ok(try_to_send(next, facts));
+            }
+            Ok(Step { next, effects: vec![Effect::UpdateDeclaration] })
+        }
+        Input::Rejected { user } => {
+            Ok(end(this, Outcome::Rejected, Ending::RejectedBy { user: user.clone() }, facts.now))
+        }
+        Input::Woken => {
+            if let Some(stopped) = stopped(this, facts) {
+                return Ok(stopped);
+            }
+            if facts.now >= until {
+                let why = Ending::NotApproved {
+                    approvals: u32::try_from(this.approvals.len()).unwrap_or(u32::MAX),
+                    needed: this.policy.approvals,
+                    within: this.policy.approve_within,
+                };
+                return Ok(end(this, Outcome::Expired, why, facts.now));
+            }
+            Err(Refused::Nothing)
+        }
+        Input::Held { .. }
+        | Input::TargetResolved(_)
+        | Input::DeclarationPosted { .. }
+        | Input::DeclarationRefused { .. }
+        | Input::SendAccepted { .. }
+        | Input::SendRefused { .. }
+        | Input::SendThrottled { .. }
+        | Input::SendUnclear { .. }
+        | Input::RunSeen { .. }
+        | Input::RunEnded { .. }
+        | Input::ReportPosted { .. } => not_waiting(this),
+    }
+}
+
+fn counting(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts) -> Outcomes {
+    match input {
+        Input::Held { user } => Ok(hold(this, Reason::HeldBy { user: user.clone() }, facts.now)),
+        Input::Woken => {
+            if let Some(stopped) = stopped(this, facts) {
+                return Ok(stopped);
+            }
+            if facts.now >= until {
+                return Ok(try_to_send(this.clone(), facts));
+            }
+            Err(Refused::Nothing)
+        }
+        Input::Approved { .. }
+        | Input::Rejected { .. }
+        | Input::TargetResolved(_)
+        | Input::DeclarationPosted { .. }
+        | Input::DeclarationRefused { .. }
+        | Input::SendAccepted { .. }
+        | Input::SendRefused { .. }
+        | Input::SendThrottled { .. }
+        | Input::SendUnclear { .. }
+        | Input::RunSeen { .. }
+        | Input::RunEnded { .. }
+        | Input::ReportPosted { .. } => not_waiting(this),
+    }
+}
+
+fn waiting(this: &Remediation, since: Timestamp, input: &Input, facts: &Facts) -> Outcomes {
+    match input {
+        Input::Held { user } => Ok(hold(this, Reason::HeldBy { user: user.clone() }, facts.now)),
+        Input::Woken => {
+            if let Some(stopped) = stopped(this, facts) {
+                return Ok(stopped);
+            }
+            let mut stepped = try_to_send(this.clone(), facts);
+            if let State::Waiting { since: began, .. } = &mut stepped.next.state {
+                *began = since;
+                if same_wait(&this.state, &stepped.next.state) {
+                    stepped.effects.clear();
+                }
+            }
+            Ok(stepped)
+        }
+        Input::Approved { .. }
+        | Input::Rejected { .. }
+        | Input::TargetResolved(_)
+        | Input::DeclarationPosted { .. }
+        | Input::DeclarationRefused { .. }
+        | Input::SendAccepted { .. }
+        | Input::SendRefused { .. }
+        | Input::SendThrottled { .. }
+        | Input::SendUnclear { .. }
+        | Input::RunSeen { .. }
+        | Input::RunEnded { .. }
+        | Input::ReportPosted { .. } => not_waiting(this),
+    }
+}
+
+/// Whether two waits read the same in the declaration.
+fn same_wait(one: &State, other: &State) -> bool {
+    match (one, other) {
+        (State::Waiting { reason: a, .. }, State::Waiting { reason: b, .. }) => a == b,
+        _ => false,
+    }
+}
+
+fn sending(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts) -> Outcomes {
+    match input {
+        Input::SendAccepted { command_id } => {
+            let mut next = this.clone();
+            next.command_id = Some(command_id.clone());
+            let within = answer_within(this);
+            next.state = State::Running { until: facts.now.plus(within), steps: Vec::new() };
+            Ok(Step { next, effects: vec![Effect::UpdateDeclaration, Effect::React] })
+        }
+        Input::SendRefused { why } => {
+            Ok(end(this, Outcome::Failed, Ending::SendRefused { why: why.clone() }, facts.now))
+        }
+        Input::SendThrottled { retry_after } => {
+            let mut next = this.clone();
+            let until = facts.now.plus(*retry_after);
+            // SSM said no for certain, so this sending did not happen; the next one is the first again.
+            next.sent_at = None;
+            next.state =
+                State::Waiting { reason: Reason::Throttled { until }, since: facts.now, again_at: until };
+            Ok(Step { next, effects: vec![Effect::UpdateDeclaration] })
+        }
+        Input::SendUnclear { why } => {
+            Ok(end(this, Outcome::Unknown, Ending::SendUnclear { why: why.clone() }, facts.now))
+        }
+        Input::Woken => {
+            if facts.now >= until {
+                let why = "the answer of SSM was lost".to_owned();
+                return Ok(end(this, Outcome::Unknown, Ending::SendUnclear { why }, facts.now));
+            }
+            Err(Refused::Nothing)
+        }
+        Input::TargetResolved(_)
+        | Input::DeclarationPosted { .. }
+        | Input::DeclarationRefused { .. }
+        | Input::Approved { .. }
+        | Input::Rejected { .. }
+        | Input::Held { .. }
+        | Input::RunSeen { .. }
+        | Input::RunEnded { .. }
+        | Input::ReportPosted { .. } => not_waiting(this),
+    }
+}
+
+fn running(
+    this: &Remediation,
+    until: Timestamp,
+    seen: &[super::StepRan],
+    input: &Input,
+    facts: &Facts,
+) -> Outcomes {
+    match input {
+        Input::RunSeen { steps } => {
+            if steps == seen {
+                return Err(Refused::Nothing);
+            }
+            let mut next = this.clone();
+            next.state = State::Running { until, steps: steps.clone() };
+            Ok(Step { next, effects: vec![Effect::UpdateDeclaration] })
+        }
+        Input::RunEnded { ran } => Ok(ran_to(this, ran, facts)),
+        Input::Woken => {
+            if facts.now >= until {
+                let within = answer_within(this);
+                return Ok(end(this, Outcome::Unknown, Ending::NoAnswer { within }, facts.now));
+            }
+            Err(Refused::Nothing)
+        }
+        Input::TargetResolved(_)
+        | Input::DeclarationPosted { .. }
+        | Input::DeclarationRefused { .. }
+        | Input::Approved { .. }
+        | Input::Rejected { .. }
+        | Input::Held { .. }
+        | Input::SendAccepted { .. }
+        | Input::SendRefused { .. }
+        | Input::SendThrottled { .. }
+        | Input::SendUnclear { .. }
+        | Input::ReportPosted { .. } => not_waiting(this),
+    }
+}
+
+/// The host or SSM answered.
+fn ran_to(this: &Remediation, ran: &Ran, facts: &Facts) -> Step {
+    let mut next = this.clone();
+    next.ran = Some(ran.clone());
+    if let Some(outcome) = ran.outcome() {
+        return end(&next, outcome, Ending::Run, facts.now);
+    }
+    let alert_decides = next.policy.resolves && !matches!(next.trigger, Trigger::Person { .. });
+    if !alert_decides {
+        return end(&next, Outcome::Healed, Ending::RunAlone, facts.now);
+    }
+    if facts.resolved_at.is_some() {
+        return end(&next, Outcome::Healed, Ending::Resolved, facts.now);
+    }
+    next.state = State::Settling { until: facts.now.plus(next.policy.resolve_within) };
+    Step { next, effects: vec![Effect::UpdateDeclaration, Effect::Report, Effect::React] }
+}
+
+fn settling(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts) -> Outcomes {
+    match input {
+        Input::Woken => {
+            if facts.resolved_at.is_some() {
+                return Ok(end(this, Outcome::Healed, Ending::Resolved, facts.now));
+            }
+            if facts.now >= until {
+                let within = this.policy.resolve_within;
+                return Ok(end(this, Outcome::Unresolved, Ending::DidNotResolve { within }, facts.now));
+            }
+            Err(Refused::Nothing)
+        }
+        Input::ReportPosted { ts } => report_posted(this, ts),
+        Input::TargetResolved(_)
+        | Input::DeclarationPosted { .. }
+        | Input::DeclarationRefused { .. }
+        | Input::Approved { .. }
+        | Input::Rejected { .. }
+        | Input::Held { .. }
+        | Input::SendAccepted { .. }
+        | Input::SendRefused { .. }
+        | Input::SendThrottled { .. }
+        | Input::SendUnclear { .. }
+        | Input::RunSeen { .. }
+        | Input::RunEnded { .. } => not_waiting(this),
+    }
+}
+
+fn over(this: &Remediation, input: &Input) -> Outcomes {
+    match input {
+        // It ended while its declaration was on the way to Slack: the message has to say so.
+        Input::DeclarationPosted { ts } if this.declaration.is_none() => {
+            let mut next = this.clone();
+            next.declaration = Some(ts.clone());
+            if next.origin.ts.is_empty() {
+                next.origin.ts.clone_from(ts);
+            }
+            Ok(Step { next, effects: vec![Effect::UpdateDeclaration] })
+        }
+        Input::ReportPosted { ts } => report_posted(this, ts),
+        Input::TargetResolved(_)
+        | Input::DeclarationPosted { .. }
+        | Input::DeclarationRefused { .. }
+        | Input::Approved { .. }
+        | Input::Rejected { .. }
+        | Input::Held { .. }
+        | Input::Woken
+        | Input::SendAccepted { .. }
+        | Input::SendRefused { .. }
+        | Input::SendThrottled { .. }
+        | Input::SendUnclear { .. }
+        | Input::RunSeen { .. }
+        | Input::RunEnded { .. } => Err(Refused::Over { outcome: this.outcome() }),
+    }
+}
+
+/// The report is in the thread. Where the outcome came meanwhile, it is brought up to date.
+fn report_posted(this: &Remediation, ts: &str) -> Outcomes {
+    if this.report.is_some() {
+        return Err(Refused::Nothing);
+    }
+    let mut next = this.clone();
+    next.report = Some(ts.to_owned());
+    Ok(Step { next, effects: Vec::new() })
+}
+
+/// What stops everything that was not sent: the alert's own "resolved", a pause, a changed rule.
+fn stopped(this: &Remediation, facts: &Facts) -> Option<Step> {
+    if facts.resolved_at.is_some() && !matches!(this.trigger, Trigger::Person { .. }) {
+        return Some(end(this, Outcome::Cancelled, Ending::ResolvedItself, facts.now));
+    }
+    match gate::paused(facts) {
+        Verdict::Hold(reason) | Verdict::Wait(reason) => return Some(hold(this, reason, facts.now)),
+        Verdict::Go => {}
+    }
+    if facts.rule_changed && this.plan.is_some() {
+        return Some(withdraw(this, facts.now));
+    }
+    None
+}
+
+/// It may run, as far as people are concerned: the gates are asked, and it is sent or waits.
+fn try_to_send(mut next: Remediation, facts: &Facts) -> Step {
+    if let Some(stopped) = stopped(&next, facts) {
+        return stopped;
+    }
+    match gate::before_sending(facts) {
+        Verdict::Hold(reason) => hold(&next, reason, facts.now),
+        Verdict::Wait(reason) => {
+            next.state = State::Waiting { reason, since: facts.now, again_at: facts.now.plus(LOOK_AGAIN) };
+            Step { next, effects: vec![Effect::UpdateDeclaration, Effect::React] }
+        }
+        Verdict::Go => {
+            next.sent_at = Some(facts.now);
+            next.state = State::Sending { until: facts.now.plus(SEND_WITHIN) };
+            Step { next, effects: vec![Effect::Send, Effect::UpdateDeclaration, Effect::React] }
+        }
+    }
+}
+
+/// How long after the sending an answer is waited for.
+fn answer_within(this: &Remediation) -> Duration {
+    this.plan.as_ref().map_or(Duration::ZERO, |plan| plan.timeout) + ANSWER_MARGIN
+}
+
+fn hold(this: &Remediation, reason: Reason, now: Timestamp) -> Step {
+    end(this, Outcome::Held, Ending::Gate { reason }, now)
+}
+
+fn withdraw(this: &Remediation, now: Timestamp) -> Step {
+    let mut step = end(this, Outcome::Cancelled, Ending::RuleChanged, now);
+    step.effects.push(Effect::Reopen);
+    step
+}
+
+/// The end, and where it is said: in the declaration where there is one, else in a line of its own;
+/// in a report where something was sent.
+fn end(this: &Remediation, outcome: Outcome, why: Ending, now: Timestamp) -> Step {
+    let mut next = this.clone();
+    let declared = !matches!(this.state, State::Resolving { .. });
+    let mut effects = Vec::new();
+    if declared {
+        effects.push(Effect::UpdateDeclaration);
+    } else if outcome == Outcome::Held {
+        effects.push(Effect::SayWhyNot);
+    }
+    if this.sent_at.is_some() {
+        let reported = matches!(this.state, State::Settling { .. });
+        effects.push(if reported { Effect::UpdateReport } else { Effect::Report });
+    }
+    effects.push(Effect::React);
+    next.state = State::Ended { outcome, why, at: now };
+    Step { next, effects }
+}
+
+fn not_waiting(this: &Remediation) -> Outcomes {
+    Err(Refused::NotWaiting { state: this.state.name() })
+}
