@@ -4,11 +4,15 @@
 //! then from [`Rule::built_in`]'s values (contract: stage approve, approvals 1, grace 15s, timeout 5m,
 //! cooldown 30m, attempts [3/1h, 7/7d], at_once 1, approve_within 30m, resolve_within 10m).
 
+mod glob;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use glob::glob_match;
 
 /// `ROLE:ALERT`; either side may hold `*`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
