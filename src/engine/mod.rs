@@ -1,1 +1,2 @@
-//! (to come)
+//! claim → read facts → step → commit → perform effects.
+mod decide;

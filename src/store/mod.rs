@@ -132,14 +132,18 @@ impl Store {
     /// Runs `work` in a transaction and returns once it is durable.
     ///
     /// `work` must be quick and must not block: all transactions share one thread.
-    pub async fn transact<R, F>(&self, work: F) -> Result<R>
+    /// Transactions run in the order of these calls, whenever their futures are polled.
+    pub fn transact<R, F>(&self, work: F) -> impl Future<Output = Result<R>> + Send + use<R, F>
     where
         F: FnOnce(&mut dyn Tx) -> Result<R> + Send + 'static,
         R: Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         let job = Typed { work: Some(work), result: None, reply };
-        self.jobs.send(Box::new(job)).map_err(|_| Error::Stopped)?;
-        answer.await.map_err(|_| Error::Stopped)?
+        let sent = self.jobs.send(Box::new(job)).map_err(|_| Error::Stopped);
+        async move {
+            sent?;
+            answer.await.map_err(|_| Error::Stopped)?
+        }
     }
 }

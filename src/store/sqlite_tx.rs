@@ -74,6 +74,7 @@ struct Columns {
     cools_from: Option<i64>,
     ended_at: Option<i64>,
     outcome: Option<&'static str>,
+    waits_for: Option<String>,
 }
 
 fn columns(remediation: &Remediation) -> Columns {
@@ -89,18 +90,21 @@ fn columns(remediation: &Remediation) -> Columns {
         (None, _, State::Ended { why: crate::lifecycle::Ending::SendRefused { .. }, .. }) => None,
         (None, sent, _) => sent.map(|sent| sent.0),
     };
+    let waits_for = match &remediation.state {
+        State::Waiting { reason, .. } => {
+            let instance = remediation.target.as_ref().map_or("", |target| target.instance_id.as_str());
+            reason.waits_for(instance, remediation.role())
+        }
+        _ => None,
+    };
     Columns {
+        waits_for,
         instance_id: remediation.target.as_ref().map(|target| target.instance_id.clone()),
         acted_at: acted,
         cools_from: acted.and(ended_at),
         ended_at,
         outcome: remediation.outcome().map(|outcome| outcome.as_str()),
     }
-}
-
-/// The service group that `at_once` counts in: the alert's, else the rule's.
-fn role_of(remediation: &Remediation) -> &str {
-    remediation.alert.role.as_deref().unwrap_or(&remediation.rule_key.role)
 }
 
 fn pause(row: &Row<'_>) -> rusqlite::Result<Pause> {
@@ -153,6 +157,11 @@ impl Tx for SqliteTx<'_> {
         )
     }
 
+    fn resolve_alert(&mut self, alert: i64, at: Timestamp) -> Result<bool> {
+        let sql = "UPDATE alerts SET resolved_at = ?2 WHERE id = ?1 AND resolved_at IS NULL AND status = 'firing'";
+        Ok(self.run(sql, params![alert, at.0])? == 1)
+    }
+
     fn alerts_of(&mut self, channel: &str, ts: &str) -> Result<Vec<AlertRow>> {
         let rows = self.all(
             "SELECT id, sender, channel, ts, at, resolved_at, body FROM alerts
@@ -187,12 +196,13 @@ impl Tx for SqliteTx<'_> {
         let columns = columns(new);
         self.run(
             "INSERT INTO remediations (id, rule_key, role, instance_id, alert, channel, ts, state, open, unsent,
-             takes_instance, takes_role, due_at, opened_at, acted_at, cools_from, ended_at, outcome, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+             takes_instance, takes_role, due_at, opened_at, acted_at, cools_from, ended_at, outcome, body,
+             waits_for)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
             params![
                 new.id.0,
                 new.rule_key.to_string(),
-                role_of(new),
+                new.role(),
                 columns.instance_id,
                 alert,
                 new.origin.channel,
@@ -208,7 +218,8 @@ impl Tx for SqliteTx<'_> {
                 columns.cools_from,
                 columns.ended_at,
                 columns.outcome,
-                body(new)?
+                body(new)?,
+                columns.waits_for
             ],
         )?;
         Ok(())
@@ -219,7 +230,7 @@ impl Tx for SqliteTx<'_> {
         let rows = self.run(
             "UPDATE remediations SET instance_id = ?2, ts = ?3, state = ?4, open = ?5, unsent = ?6,
              takes_instance = ?7, takes_role = ?8, due_at = ?9, acted_at = ?10, cools_from = ?11, ended_at = ?12,
-             outcome = ?13, body = ?14 WHERE id = ?1",
+             outcome = ?13, body = ?14, waits_for = ?15 WHERE id = ?1",
             params![
                 changed.id.0,
                 columns.instance_id,
@@ -234,7 +245,8 @@ impl Tx for SqliteTx<'_> {
                 columns.cools_from,
                 columns.ended_at,
                 columns.outcome,
-                body(changed)?
+                body(changed)?,
+                columns.waits_for
             ],
         )?;
         if rows != 1 {
@@ -282,10 +294,10 @@ impl Tx for SqliteTx<'_> {
             .collect())
     }
 
-    fn waiting_remediations(&mut self) -> Result<Vec<RemediationId>> {
+    fn waiting_for(&mut self, what: &str, limit: usize) -> Result<Vec<RemediationId>> {
         self.all(
-            "SELECT id FROM remediations WHERE open = 1 AND state = 'waiting' ORDER BY opened_at, id",
-            [],
+            "SELECT id FROM remediations WHERE waits_for = ?1 AND open = 1 ORDER BY opened_at, id LIMIT ?2",
+            params![what, i64::try_from(limit).unwrap_or(i64::MAX)],
             id,
         )
     }
@@ -383,21 +395,13 @@ impl Tx for SqliteTx<'_> {
 
     fn owe(&mut self, remediation: &RemediationId, effect: Effect) -> Result<Owed> {
         let generation = self.one(
-            "INSERT INTO outbox (remediation, effect, generation, started) VALUES (?1, ?2, 1, 0)
+            "INSERT INTO outbox (remediation, effect, generation) VALUES (?1, ?2, 1)
              ON CONFLICT (remediation, effect) DO UPDATE SET generation = generation + 1
              RETURNING generation",
             params![remediation.0, effect.as_str()],
             |row| row.get(0),
         )?;
         Ok(Owed { remediation: remediation.clone(), effect, generation: generation.unwrap_or(1) })
-    }
-
-    fn start(&mut self, owed: &Owed) -> Result<()> {
-        self.run(
-            "UPDATE outbox SET started = 1 WHERE remediation = ?1 AND effect = ?2",
-            params![owed.remediation.0, owed.effect.as_str()],
-        )?;
-        Ok(())
     }
 
     fn settle(&mut self, owed: &Owed) -> Result<Option<Owed>> {
@@ -416,16 +420,14 @@ impl Tx for SqliteTx<'_> {
         Ok(newer.map(|generation| Owed { generation, ..owed.clone() }))
     }
 
-    fn owed(&mut self) -> Result<Vec<(Owed, bool)>> {
-        let rows =
-            self.all("SELECT remediation, effect, generation, started FROM outbox ORDER BY id", [], |row| {
-                Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?))
-            })?;
+    fn owed(&mut self) -> Result<Vec<Owed>> {
+        let sql = "SELECT remediation, effect, generation FROM outbox ORDER BY id";
+        let rows = self.all(sql, [], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?)))?;
         rows.into_iter()
-            .map(|(remediation, effect, generation, started)| {
+            .map(|(remediation, effect, generation)| {
                 let effect: Effect =
                     serde_json::from_value(serde_json::Value::String(effect)).map_err(corrupt("effect"))?;
-                Ok((Owed { remediation: RemediationId(remediation), effect, generation }, started))
+                Ok(Owed { remediation: RemediationId(remediation), effect, generation })
             })
             .collect()
     }

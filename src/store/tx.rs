@@ -76,6 +76,8 @@ pub trait Tx {
     fn insert_alert(&mut self, new: &NewAlert<'_>) -> Result<i64>;
     /// Marks what the sender says is over, as far as it fired before `at`; returns the row ids.
     fn resolve_alerts(&mut self, sender: &str, identity: &str, at: Timestamp) -> Result<Vec<i64>>;
+    /// Marks one alert as over, unless it was before.
+    fn resolve_alert(&mut self, alert: i64, at: Timestamp) -> Result<bool>;
     /// The alerts that a message carried.
     fn alerts_of(&mut self, channel: &str, ts: &str) -> Result<Vec<AlertRow>>;
     fn alert_resolved_at(&mut self, alert: i64) -> Result<Option<Timestamp>>;
@@ -93,8 +95,8 @@ pub trait Tx {
     fn open_remediations(&mut self) -> Result<Vec<Remediation>>;
     /// Open ones before their sending, whatever they wait for.
     fn unsent_remediations(&mut self) -> Result<Vec<(RemediationId, RuleKey)>>;
-    /// Those that wait on an instance or a role's slots, oldest first.
-    fn waiting_remediations(&mut self) -> Result<Vec<RemediationId>>;
+    /// Those that wait for this ([`crate::gate::Reason::waits_for`]), oldest first, at most `limit`.
+    fn waiting_for(&mut self, what: &str, limit: usize) -> Result<Vec<RemediationId>>;
     /// Those whose deadline has come, earliest first, at most `limit`.
     fn due_remediations(&mut self, now: Timestamp, limit: usize) -> Result<Vec<RemediationId>>;
     fn next_due_at(&mut self) -> Result<Option<Timestamp>>;
@@ -121,14 +123,13 @@ pub trait Tx {
     /// When commands of this rule were sent to this instance since then, newest first.
     fn attempts_since(&mut self, rule: &RuleKey, instance: &str, since: Timestamp) -> Result<Vec<Timestamp>>;
 
-    /// Owes an effect; owing what is owed already makes it newer.
+    /// Owes an effect; owing what is owed already makes it newer. It is performed right after the
+    /// commit, so from then on it may have happened: found after a restart, it is looked up first.
     fn owe(&mut self, remediation: &RemediationId, effect: Effect) -> Result<Owed>;
-    /// Says that an effect may have happened by now: it has to be looked up before it is done again.
-    fn start(&mut self, owed: &Owed) -> Result<()>;
     /// The effect is done; false where it was owed anew meanwhile, with the newer one.
     fn settle(&mut self, owed: &Owed) -> Result<Option<Owed>>;
-    /// All that is owed, oldest first, and whether it may have been started.
-    fn owed(&mut self) -> Result<Vec<(Owed, bool)>>;
+    /// All that is owed, oldest first.
+    fn owed(&mut self) -> Result<Vec<Owed>>;
 
     fn insert_pause(&mut self, pause: &Pause) -> Result<i64>;
     /// Ends the active pauses of exactly this pattern; returns them.

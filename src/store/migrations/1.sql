@@ -42,12 +42,14 @@ CREATE TABLE remediations (
     cools_from INTEGER,
     ended_at INTEGER,
     outcome TEXT,
+    waits_for TEXT,
     body TEXT NOT NULL
 ) STRICT;
 -- Two alerts two seconds apart, or two replicas: one of them gets the rule on the instance.
 CREATE UNIQUE INDEX remediations_claim ON remediations (rule_key, instance_id)
     WHERE open = 1 AND instance_id IS NOT NULL;
 CREATE INDEX remediations_due ON remediations (due_at) WHERE open = 1;
+CREATE INDEX remediations_waiting ON remediations (waits_for, opened_at) WHERE open = 1 AND waits_for IS NOT NULL;
 CREATE INDEX remediations_open ON remediations (opened_at) WHERE open = 1;
 CREATE INDEX remediations_of_alert ON remediations (alert) WHERE open = 1;
 CREATE INDEX remediations_thread ON remediations (channel, ts);
@@ -56,13 +58,12 @@ CREATE INDEX remediations_role ON remediations (role) WHERE takes_role = 1;
 CREATE INDEX remediations_acted ON remediations (rule_key, instance_id, acted_at) WHERE acted_at IS NOT NULL;
 CREATE INDEX remediations_history ON remediations (opened_at);
 
--- What is owed to the world; a row goes when it is done. `started`: it may have happened already.
+-- What is owed to the world; a row goes when it is done, and until then it may have happened.
 CREATE TABLE outbox (
     id INTEGER PRIMARY KEY,
     remediation TEXT NOT NULL,
     effect TEXT NOT NULL,
     generation INTEGER NOT NULL,
-    started INTEGER NOT NULL,
     UNIQUE (remediation, effect)
 ) STRICT;
 
