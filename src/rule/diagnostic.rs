@@ -133,9 +133,8 @@ impl Diagnostic {
         elements.push(picture(
             &self.place,
             self.source.as_deref(),
-            std::iter::once((AnnotationKind::Primary, self.span, self.label.as_deref())).chain(
-                own.iter().map(|spot| (AnnotationKind::Context, spot.span, spot.label.as_deref())),
-            ),
+            std::iter::once((AnnotationKind::Primary, self.span, self.label.as_deref()))
+                .chain(own.iter().map(|spot| (AnnotationKind::Context, spot.span, spot.label.as_deref()))),
         ));
         for spot in others {
             let annotation = (AnnotationKind::Context, spot.span, spot.label.as_deref());
@@ -173,7 +172,8 @@ fn picture<'a>(
         return bare();
     }
     let window = source.line_range(first).start..source.line_range(last).end;
-    let mut snippet = Snippet::source(&source.text[window.clone()]).line_start(first + 1).path(place.file.as_ref());
+    let mut snippet =
+        Snippet::source(&source.text[window.clone()]).line_start(first + 1).path(place.file.as_ref());
     for (kind, range, label) in marks {
         let annotation = kind.span(range.start - window.start..range.end - window.start);
         snippet = snippet.annotation(annotation.label(label));

@@ -9,19 +9,82 @@ use super::yaml::{Node, Problems};
 /// Variables that change what a shell, the loader or an interpreter does, or that heal and the shell
 /// set themselves. An alert's value in one of them could become a program.
 const RESERVED: &[&str] = &[
-    "PATH", "IFS", "ENV", "SHELL", "SHELLOPTS", "HOME", "PWD", "OLDPWD", "CDPATH", "GLOBIGNORE", "FIGNORE",
-    "FPATH", "POSIXLY_CORRECT", "PROMPT_COMMAND", "PS0", "PS1", "PS2", "PS3", "PS4", "UID", "EUID", "PPID", "GROUPS",
-    "OPTIND", "OPTARG", "OPTERR", "RANDOM", "SECONDS", "LINENO", "FUNCNAME", "DIRSTACK", "HISTFILE", "HISTCMD",
-    "TMPDIR", "EDITOR", "VISUAL", "PAGER", "MANPAGER", "LESSOPEN", "LESSCLOSE", "BROWSER", "TERMINFO", "GCONV_PATH",
-    "LOCPATH", "NLSPATH", "HOSTALIASES", "RES_OPTIONS", "RESOLV_HOST_CONF", "MALLOC_CHECK_", "MALLOC_TRACE", "PERLLIB",
-    "PERL5LIB", "PERL5OPT", "PERL5DB", "RUBYLIB", "RUBYOPT", "NODE_OPTIONS", "NODE_PATH", "JAVA_TOOL_OPTIONS",
-    "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH", "SSH_ASKPASS", "SUDO_ASKPASS", "SUDO_EDITOR", "ZDOTDIR",
-    "OPENSSL_CONF", "OPENSSL_MODULES", "CURL_HOME", "WGETRC",
+    "PATH",
+    "IFS",
+    "ENV",
+    "SHELL",
+    "SHELLOPTS",
+    "HOME",
+    "PWD",
+    "OLDPWD",
+    "CDPATH",
+    "GLOBIGNORE",
+    "FIGNORE",
+    "FPATH",
+    "POSIXLY_CORRECT",
+    "PROMPT_COMMAND",
+    "PS0",
+    "PS1",
+    "PS2",
+    "PS3",
+    "PS4",
+    "UID",
+    "EUID",
+    "PPID",
+    "GROUPS",
+    "OPTIND",
+    "OPTARG",
+    "OPTERR",
+    "RANDOM",
+    "SECONDS",
+    "LINENO",
+    "FUNCNAME",
+    "DIRSTACK",
+    "HISTFILE",
+    "HISTCMD",
+    "TMPDIR",
+    "EDITOR",
+    "VISUAL",
+    "PAGER",
+    "MANPAGER",
+    "LESSOPEN",
+    "LESSCLOSE",
+    "BROWSER",
+    "TERMINFO",
+    "GCONV_PATH",
+    "LOCPATH",
+    "NLSPATH",
+    "HOSTALIASES",
+    "RES_OPTIONS",
+    "RESOLV_HOST_CONF",
+    "MALLOC_CHECK_",
+    "MALLOC_TRACE",
+    "PERLLIB",
+    "PERL5LIB",
+    "PERL5OPT",
+    "PERL5DB",
+    "RUBYLIB",
+    "RUBYOPT",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "JAVA_TOOL_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "_JAVA_OPTIONS",
+    "CLASSPATH",
+    "SSH_ASKPASS",
+    "SUDO_ASKPASS",
+    "SUDO_EDITOR",
+    "ZDOTDIR",
+    "OPENSSL_CONF",
+    "OPENSSL_MODULES",
+    "CURL_HOME",
+    "WGETRC",
 ];
 
 /// Beginnings of such names.
-const RESERVED_FAMILIES: &[&str] =
-    &["LD_", "DYLD_", "BASH", "SSM_", "AWS_", "HEAL_", "PYTHON", "GIT_", "SYSTEMD_", "GLIBC_", "RUST_", "LC_"];
+const RESERVED_FAMILIES: &[&str] = &[
+    "LD_", "DYLD_", "BASH", "SSM_", "AWS_", "HEAL_", "PYTHON", "GIT_", "SYSTEMD_", "GLIBC_", "RUST_", "LC_",
+];
 
 /// Reads `env`: names that shells take, values that may hold templates.
 pub fn read(node: &Node, problems: &mut Problems) -> Option<BTreeMap<String, String>> {
@@ -50,7 +113,10 @@ pub fn read(node: &Node, problems: &mut Problems) -> Option<BTreeMap<String, Str
         }
         if settings::KEYS.contains(&name) {
             problems
-                .warning(entry.key_span, format!("{} is a key of a rule, and here it is a variable", quoted(name)))
+                .warning(
+                    entry.key_span,
+                    format!("{} is a key of a rule, and here it is a variable", quoted(name)),
+                )
                 .hint("look at the indentation");
         }
         let what = format!("the variable {}", quoted(name));

@@ -12,7 +12,10 @@ impl RuleKey {
     pub fn parse(text: &str) -> Result<RuleKey, (String, &'static str)> {
         let quoted = super::diagnostic::quoted(text);
         let Some((role, alert)) = text.split_once(':') else {
-            return Err((format!("{quoted} is no rule key"), "a rule key is ROLE:ALERT, with a colon between"));
+            return Err((
+                format!("{quoted} is no rule key"),
+                "a rule key is ROLE:ALERT, with a colon between",
+            ));
         };
         if role.trim().is_empty() || alert.trim().is_empty() {
             let side = if role.trim().is_empty() { "role" } else { "alert" };
@@ -27,17 +30,25 @@ impl RuleKey {
                 "write ROLE:ALERT without spaces around the colon",
             ));
         }
-        if let Some(ch) = text.chars().find(|ch| crate::text::invisible(*ch) || (ch.is_whitespace() && *ch != ' ')) {
+        if let Some(ch) =
+            text.chars().find(|ch| crate::text::invisible(*ch) || (ch.is_whitespace() && *ch != ' '))
+        {
             return Err((
                 format!("the rule key {quoted} holds the invisible character U+{:04X}", u32::from(ch)),
                 "type the key anew",
             ));
         }
         if text.chars().count() > MAX_LENGTH {
-            return Err((format!("the rule key {quoted} is longer than {MAX_LENGTH} characters"), "shorten it"));
+            return Err((
+                format!("the rule key {quoted} is longer than {MAX_LENGTH} characters"),
+                "shorten it",
+            ));
         }
         if [role, alert].iter().any(|side| side.matches('*').count() > MAX_STARS) {
-            return Err((format!("the rule key {quoted} has more than {MAX_STARS} `*` on a side"), "use fewer"));
+            return Err((
+                format!("the rule key {quoted} has more than {MAX_STARS} `*` on a side"),
+                "use fewer",
+            ));
         }
         Ok(RuleKey { role: role.to_owned(), alert: alert.to_owned() })
     }

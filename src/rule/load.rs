@@ -36,10 +36,14 @@ pub fn load(files: Vec<(PathBuf, Vec<u8>)>, defaults: &Defaults) -> (RuleSet, Ve
             if let Some(at) = first.get(&rule.key) {
                 let (other, place) = &keys[*at];
                 found.push(
-                    Diagnostic::error(&source, span, format!("the rule {} stands twice", quoted(&rule.key.to_string())))
-                        .with_label("again here")
-                        .with_related(other, *place, "first here")
-                        .with_hint("keep one of the two"),
+                    Diagnostic::error(
+                        &source,
+                        span,
+                        format!("the rule {} stands twice", quoted(&rule.key.to_string())),
+                    )
+                    .with_label("again here")
+                    .with_related(other, *place, "first here")
+                    .with_hint("keep one of the two"),
                 );
                 continue;
             }
@@ -62,8 +66,13 @@ fn ambiguous(
 ) -> Diagnostic {
     let crossing = ambiguity::crossing(&one.key, &other.key);
     let hint = match &crossing {
-        Some(key) => format!("add a rule `{key}` that says what to do there, or make one of the two more specific"),
-        None => "make one of the two more specific: an exact side beats a pattern, more characters beat fewer".to_owned(),
+        Some(key) => {
+            format!("add a rule `{key}` that says what to do there, or make one of the two more specific")
+        }
+        None => {
+            "make one of the two more specific: an exact side beats a pattern, more characters beat fewer"
+                .to_owned()
+        }
     };
     let fits = crossing.map_or_else(|| "some alerts".to_owned(), |key| format!("`{key}`"));
     let message = format!("`{}` and `{}` are equally specific, and both fit {fits}", one.key, other.key);
@@ -88,7 +97,10 @@ fn file(problems: &mut Problems, defaults: &Defaults) -> Vec<(Rule, Span)> {
     };
     let Value::Map(entries) = &root.value else {
         problems
-            .error(root.span, format!("a rule file is a map from rule keys to rules, and this is {}", root.kind()))
+            .error(
+                root.span,
+                format!("a rule file is a map from rule keys to rules, and this is {}", root.kind()),
+            )
             .hint("write `ROLE:ALERT:` at the left margin, and the rule indented below it");
         return Vec::new();
     };
@@ -99,7 +111,8 @@ fn file(problems: &mut Problems, defaults: &Defaults) -> Vec<(Rule, Span)> {
         if !name.contains(':') && (settings::KEYS.contains(&name) || ACTIONS.contains(&name)) {
             let hint = match above {
                 Some(rule) => format!("indent it under the rule above it, `{}`", rule.key),
-                None => "a rule begins with its key, `ROLE:ALERT:`, and its keys stand indented below it".to_owned(),
+                None => "a rule begins with its key, `ROLE:ALERT:`, and its keys stand indented below it"
+                    .to_owned(),
             };
             problems
                 .error(entry.key_span, format!("`{name}` stands at the left margin and belongs to no rule"))
@@ -140,9 +153,28 @@ fn rule(
         return None;
     }
     const KNOWN: &[&str] = &[
-        "commands", "document", "automation", "parameters", "about", "confirm", "verify", "stage", "grace", "timeout",
-        "cooldown", "attempts", "at_once", "when", "env", "approvers", "approvals", "approve_within",
-        "resolve_within", "runbook", "owner", "fix",
+        "commands",
+        "document",
+        "automation",
+        "parameters",
+        "about",
+        "confirm",
+        "verify",
+        "stage",
+        "grace",
+        "timeout",
+        "cooldown",
+        "attempts",
+        "at_once",
+        "when",
+        "env",
+        "approvers",
+        "approvals",
+        "approve_within",
+        "resolve_within",
+        "runbook",
+        "owner",
+        "fix",
     ];
     if let Value::List(_) = &entry.value.value {
         problems
@@ -179,7 +211,8 @@ fn approvals(rule: &Rule, fields: &Fields<'_>, problems: &mut Problems) {
     if people == 0 || people < rule.approvers.len() || rule.approvals as usize <= people {
         return;
     }
-    let place = fields.get("approvals").or_else(|| fields.get("approvers")).map_or(fields.span, |node| node.span);
+    let place =
+        fields.get("approvals").or_else(|| fields.get("approvers")).map_or(fields.span, |node| node.span);
     problems
         .error(place, format!("{} approvals are asked for, and {people} may approve", rule.approvals))
         .hint("name more approvers, or ask for fewer approvals");
@@ -235,7 +268,11 @@ fn action(fields: &Fields<'_>, entry: &Entry, problems: &mut Problems) -> Option
         Some(node) => parameters(&name, node, problems)?,
         None => BTreeMap::new(),
     };
-    Some(if automation { Action::Automation { name, parameters } } else { Action::Document { name, parameters } })
+    Some(if automation {
+        Action::Automation { name, parameters }
+    } else {
+        Action::Document { name, parameters }
+    })
 }
 
 fn commands(node: &Node, problems: &mut Problems) -> Option<Vec<String>> {
@@ -287,7 +324,10 @@ fn parameters(document: &str, node: &Node, problems: &mut Problems) -> Option<BT
     let mut fine = true;
     for entry in problems.map("`parameters`", node)? {
         let name = entry.key.as_str();
-        if name.is_empty() || name.len() > 100 || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        if name.is_empty()
+            || name.len() > 100
+            || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        {
             problems
                 .error(entry.key_span, format!("{} is not the name of a parameter", quoted(name)))
                 .hint("letters, digits and `_`, as the document declares it");
@@ -308,7 +348,10 @@ fn parameters(document: &str, node: &Node, problems: &mut Problems) -> Option<BT
             };
             if program && !template.is_constant() {
                 problems
-                    .error(item.span, format!("{what} runs as a program, and alert values never become part of one"))
+                    .error(
+                        item.span,
+                        format!("{what} runs as a program, and alert values never become part of one"),
+                    )
                     .hint("use `commands` with `env`, or a document that takes the value as a parameter");
                 fine = false;
             }

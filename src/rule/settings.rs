@@ -108,9 +108,9 @@ fn attempts(node: &Node, problems: &mut Problems) -> Option<Vec<Attempts>> {
             return None;
         };
         if one.count == 0 || one.count > 1000 || one.window < SECOND || one.window > MONTH {
-            problems
-                .error(span, format!("{} is out of bounds", quoted(&text)))
-                .hint("from 1 to 1000 attempts, in 1s to 30d; a rule that must never run is `stage: observe`");
+            problems.error(span, format!("{} is out of bounds", quoted(&text))).hint(
+                "from 1 to 1000 attempts, in 1s to 30d; a rule that must never run is `stage: observe`",
+            );
             return None;
         }
         if windows.iter().any(|(other, _)| other.window == one.window) {
@@ -189,7 +189,9 @@ fn fix(node: &Node, problems: &mut Problems) -> Option<Fix> {
         }
     };
     let Some(ticket) = fields.get("ticket") else {
-        problems.error(fields.span, "`fix` names no ticket").hint("write fix: {ticket: OPS-123, due: 2027-01-31}");
+        problems
+            .error(fields.span, "`fix` names no ticket")
+            .hint("write fix: {ticket: OPS-123, due: 2027-01-31}");
         return None;
     };
     Some(Fix { ticket: problems.line("`ticket`", ticket, 200)?, due })

@@ -138,7 +138,8 @@ fn known(name: &str) -> Result<(), (String, String)> {
     if SSM_REFERENCES.iter().any(|prefix| name.starts_with(prefix)) {
         return Err((
             format!("{quoted} would be replaced by SSM, after the declaration"),
-            "what runs must be what was declared; let the command or document read the value itself".to_owned(),
+            "what runs must be what was declared; let the command or document read the value itself"
+                .to_owned(),
         ));
     }
     let words = NAMES.iter().copied().chain(["labels.NAME"]);
@@ -210,8 +211,16 @@ mod tests {
     #[test]
     fn what_is_no_name_is_refused() {
         for text in [
-            "{{", "{{ }}", "{{ hots }}", "{{ labels }}", "{{ labels. }}", "{{ labels.a b }}", "{{ labels.$(x) }}",
-            "{{ ssm:secret }}", "{{ {{ host }} }}", "{{ host | upper }}",
+            "{{",
+            "{{ }}",
+            "{{ hots }}",
+            "{{ labels }}",
+            "{{ labels. }}",
+            "{{ labels.a b }}",
+            "{{ labels.$(x) }}",
+            "{{ ssm:secret }}",
+            "{{ {{ host }} }}",
+            "{{ host | upper }}",
         ] {
             assert!(Template::parse(text).is_err(), "{text}");
         }
@@ -223,7 +232,8 @@ mod tests {
         for fine in ["docker ps --format '{{.Names}}'", "echo {{a,b},c}", "x {{", "echo '{{ foo }}'"] {
             assert_eq!(in_shell(fine), None, "{fine}");
         }
-        for bad in ["rm {{ labels.dir }}", "x {{host}}", "{{ssm:a}}", "{{ ssm-secure:a }}", "{{{{labels.a}}"] {
+        for bad in ["rm {{ labels.dir }}", "x {{host}}", "{{ssm:a}}", "{{ ssm-secure:a }}", "{{{{labels.a}}"]
+        {
             assert!(in_shell(bad).is_some(), "{bad}");
         }
     }

@@ -32,8 +32,11 @@ impl Problems {
         }
         if duration > most {
             let message = format!("{what} is too long");
-            self.error(node.span, message)
-                .hint(format!("the most is {} ({})", short_duration(most), say_duration(most)));
+            self.error(node.span, message).hint(format!(
+                "the most is {} ({})",
+                short_duration(most),
+                say_duration(most)
+            ));
             return None;
         }
         Some(duration)
@@ -80,7 +83,8 @@ impl Problems {
         let mut fine = true;
         for (text, span) in self.texts(what, node)? {
             if people.contains(&text) {
-                self.error(span, format!("{} stands twice in {what}", quoted(&text))).hint("keep one of the two");
+                self.error(span, format!("{} stands twice in {what}", quoted(&text)))
+                    .hint("keep one of the two");
                 fine = false;
             }
             fine &= self.person(what, span, &text);
@@ -95,7 +99,9 @@ impl Problems {
             return true;
         }
         let hint = match text.strip_prefix('@') {
-            Some("here" | "channel" | "everyone") => "name the people: that would be everybody in the channel",
+            Some("here" | "channel" | "everyone") => {
+                "name the people: that would be everybody in the channel"
+            }
             Some(handle)
                 if !handle.is_empty()
                     && handle.len() <= 80
@@ -107,7 +113,9 @@ impl Problems {
             None if text.starts_with('S') && is_id(text, "S") => {
                 "write the user group's handle (\"@sre\") instead of its id"
             }
-            None => "write a user id (U0123ABCD; in Slack: profile, ⋮, copy member ID) or a user group's handle (\"@sre\")",
+            None => {
+                "write a user id (U0123ABCD; in Slack: profile, ⋮, copy member ID) or a user group's handle (\"@sre\")"
+            }
         };
         self.error(span, format!("{} in {what} is neither a user id nor a handle", quoted(text))).hint(hint);
         false
@@ -146,9 +154,7 @@ impl Problems {
     pub fn within(&self, span: Span, piece: &str) -> Span {
         let range = span.range();
         match self.source.text.get(range.clone()).and_then(|text| text.find(piece)) {
-            Some(at) if !piece.is_empty() => {
-                Span::new(range.start + at, range.start + at + piece.len())
-            }
+            Some(at) if !piece.is_empty() => Span::new(range.start + at, range.start + at + piece.len()),
             _ => span,
         }
     }

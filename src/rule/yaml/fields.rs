@@ -76,10 +76,16 @@ impl Problems {
 
     pub fn wrong_type(&mut self, what: &str, expected: &str, node: &Node) {
         let hint = match (expected, &node.value) {
-            ("text", Value::Map(_)) => Some("a `: ` within it, or a `{` before it, makes YAML read a map; quote the text"),
-            ("text", Value::List(_)) => Some("write one text; a text that begins with `[` or `-` needs quotes"),
+            ("text", Value::Map(_)) => {
+                Some("a `: ` within it, or a `{` before it, makes YAML read a map; quote the text")
+            }
+            ("text", Value::List(_)) => {
+                Some("write one text; a text that begins with `[` or `-` needs quotes")
+            }
             ("a list", Value::Scalar { .. }) => Some("write `[…]`, or one `- …` a line"),
-            ("a map", Value::Scalar { .. } | Value::List(_)) => Some("write `key: value` lines, indented below it"),
+            ("a map", Value::Scalar { .. } | Value::List(_)) => {
+                Some("write `key: value` lines, indented below it")
+            }
             _ => None,
         };
         let problem = self.error(node.span, format!("{what} must be {expected}"));
@@ -160,7 +166,9 @@ impl<'n> Fields<'n> {
             }
             let hint = match closest(key, known.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None if key.contains(':') => "a rule begins at the left margin; look at the indentation".to_owned(),
+                None if key.contains(':') => {
+                    "a rule begins at the left margin; look at the indentation".to_owned()
+                }
                 None => format!("known keys: {}", known.join(", ")),
             };
             problems

@@ -11,7 +11,7 @@ mod source;
 
 pub use fields::{Fields, Problems, closest};
 pub use parse::read;
-pub use source::{Source, Span, decode};
+pub use source::{MAX_BYTES, Source, Span, decode};
 
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]

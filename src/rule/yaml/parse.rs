@@ -270,6 +270,7 @@ impl<'a> Reader<'a, '_> {
             "look at the indentation, the quotes and the brackets of this line and the one above"
         };
         let end = if at < line.end { at + 1 } else { at };
-        Diagnostic::error(self.source, Span::new(at, end), format!("this is not YAML: {info}")).with_hint(hint)
+        Diagnostic::error(self.source, Span::new(at, end), format!("this is not YAML: {info}"))
+            .with_hint(hint)
     }
 }
