@@ -10,6 +10,8 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::text::{clip, redact};
+
 /// One payload, the same by Socket Mode and by HTTP.
 #[derive(Debug)]
 pub struct Delivery {
@@ -130,4 +132,11 @@ impl Drop for Ack {
         };
         tracing::warn!(envelope, "a delivery was not acknowledged; Slack will deliver it again");
     }
+}
+
+/// A bounded piece of a payload for the log, without what would let its reader act in its place.
+pub(crate) fn excerpt(text: &str) -> String {
+    let head = clip(text, 200);
+    let head = head.split("response_url").next().unwrap_or_default();
+    redact(head)
 }
