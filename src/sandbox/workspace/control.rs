@@ -129,11 +129,7 @@ impl Workspace {
     /// Presses a button of a message (or of an ephemeral message shown to this user) as it is now,
     /// and awaits the bot's acknowledgement. A confirm dialog is confirmed.
     pub async fn click(&self, user: &str, channel: &str, ts: &str, button: &str) -> Result<(), ClickError> {
-        let message = self.shared.read(|view| {
-            let shown = |e: &Ephemeral| e.ts == ts;
-            let own = view.ephemerals(user).into_iter().find(shown).map(|e| e.raw);
-            view.message(channel, ts).map(|m| m.raw).or(own)
-        });
+        let message = self.shown(user, channel, ts);
         let message = message.ok_or_else(|| ClickError::NoMessage(ts.to_owned()))?;
         self.click_as_it_was(user, channel, &message, button).await
     }
@@ -153,6 +149,34 @@ impl Workspace {
         let pressed =
             pressed.ok_or_else(|| ClickError::NoButton { wanted: button.to_owned(), there: labels })?;
         self.click_action(user, channel, message, action_of(pressed)).await
+    }
+
+    /// As [`Workspace::click`], by the element's `action_id` and, of a menu, the option's value.
+    pub async fn click_element(
+        &self,
+        user: &str,
+        channel: &str,
+        ts: &str,
+        action_id: &str,
+        option: Option<&str>,
+    ) -> Result<(), ClickError> {
+        let message = self.shown(user, channel, ts).ok_or_else(|| ClickError::NoMessage(ts.to_owned()))?;
+        let meant = |p: &Pressable| {
+            p.element["action_id"] == action_id
+                && p.option.as_ref().and_then(|o| o["value"].as_str()) == option
+        };
+        let pressed = view::actions(&message).into_iter().find(meant);
+        let pressed = pressed
+            .ok_or_else(|| ClickError::NoButton { wanted: action_id.to_owned(), there: Vec::new() })?;
+        self.click_action(user, channel, &message, action_of(pressed)).await
+    }
+
+    /// The message of this stamp as this user sees it now.
+    fn shown(&self, user: &str, channel: &str, ts: &str) -> Option<Value> {
+        self.shared.read(|view| {
+            let own = view.ephemerals(user).into_iter().find(|e| e.ts == ts).map(|e| e.raw);
+            view.message(channel, ts).map(|m| m.raw).or(own)
+        })
     }
 
     /// Sends a `block_actions` with any action on any message, and awaits the acknowledgement.

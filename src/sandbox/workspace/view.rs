@@ -165,6 +165,12 @@ impl View {
         stamps.iter().filter_map(|ts| room.messages.get(ts)).map(|m| Message::new(&room.id, m)).collect()
     }
 
+    /// The stamp of a channel's newest message at the top level.
+    pub fn latest(&self, channel: &str) -> Option<String> {
+        let room = self.room(channel)?;
+        room.messages.iter().rev().find(|(_, m)| !is_reply(m)).map(|(ts, _)| ts.clone())
+    }
+
     /// One message, reply or not.
     pub fn message(&self, channel: &str, ts: &str) -> Option<Message> {
         let room = self.room(channel)?;
