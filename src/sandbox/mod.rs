@@ -1,1 +1,3 @@
 //! (to come)
+pub mod page;
+pub mod workspace;
