@@ -1,2 +1,3 @@
 //! (to come)
 pub mod fleet;
+pub mod monitor;

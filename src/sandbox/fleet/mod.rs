@@ -408,6 +408,12 @@ impl Fleet {
         self.shared.changed.subscribe()
     }
 
+    /// Tells whoever watches that the hosts look different now. The monitor says so: a process
+    /// that ends by itself tells nobody.
+    pub fn notice(&self) {
+        self.shared.touch();
+    }
+
     /// Waits until the predicate holds, asked at every change, and now and then because a
     /// process can end by itself. False when it does not hold within the bound.
     pub async fn wait_until(&self, bound: Duration, mut predicate: impl FnMut(&Self) -> bool) -> bool {

@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use super::Fleet;
 use super::host::{Host, ProcessState};
-use super::spec::Action;
+use super::spec::{Action, LAG};
 
 /// A heartbeat is once a second; silent for this long, a service is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
@@ -51,8 +51,9 @@ impl Fleet {
     /// # Errors
     /// There is no such host or button, or it cannot be done.
     pub async fn act(&self, host: &str, action: &str) -> anyhow::Result<()> {
-        let action = Action::parse(action)
-            .with_context(|| format!("{action} is nothing that can be done to a host"))?;
+        let known = self.host(host).with_context(|| format!("there is no host {host}"))?;
+        let possible = Action::all_of(&known.spec).into_iter().find(|possible| possible.id() == action);
+        let action = possible.with_context(|| format!("{action} cannot be done to {host}"))?;
         self.break_it(host, &action).await
     }
 }
@@ -74,7 +75,7 @@ fn view(host: &Host, online: bool) -> HostView {
             detail: format!("{lag} s behind"),
         });
         if lag < 300 {
-            actions.push(button(&Action::Lag(replica.clone(), 900), format!("Let {replica} fall behind")));
+            actions.push(button(&Action::Lag(replica.clone(), LAG), format!("Let {replica} fall behind")));
         }
     }
     for disk in &spec.disks {

@@ -136,6 +136,9 @@ impl HostSpec {
     }
 }
 
+/// How far a replica falls behind at the press of a button, in seconds.
+pub(super) const LAG: u64 = 900;
+
 /// What can be done to a host, by a person on the page or by a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -157,46 +160,41 @@ pub enum Action {
 }
 
 impl Action {
-    /// The id of a button: `stop:nginx`.
+    /// The id of its button, lower case words: `stop-nginx`, `fill-var-log-app`.
     #[must_use]
     pub fn id(&self) -> String {
-        match self {
-            Self::Stop(name) => format!("stop:{name}"),
-            Self::Start(name) => format!("start:{name}"),
-            Self::Wedge(name) => format!("wedge:{name}"),
-            Self::Release(name) => format!("release:{name}"),
-            Self::BreakRestart(name) => format!("break-restart:{name}"),
-            Self::MendRestart(name) => format!("mend-restart:{name}"),
-            Self::Fill(mount) => format!("fill:{mount}"),
-            Self::Empty(mount) => format!("empty:{mount}"),
-            Self::Lag(name, seconds) => format!("lag:{name}:{seconds}"),
+        let text = match self {
+            Self::Stop(name) => format!("stop {name}"),
+            Self::Start(name) => format!("start {name}"),
+            Self::Wedge(name) => format!("wedge {name}"),
+            Self::Release(name) => format!("release {name}"),
+            Self::BreakRestart(name) => format!("break restart {name}"),
+            Self::MendRestart(name) => format!("mend restart {name}"),
+            Self::Fill(mount) => format!("fill {mount}"),
+            Self::Empty(mount) => format!("empty {mount}"),
+            Self::Lag(name, _) => format!("lag {name}"),
             Self::GoOffline => "offline".to_owned(),
             Self::GoOnline => "online".to_owned(),
-        }
+        };
+        let words =
+            text.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        words.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("-")
     }
 
-    /// Reads an id again; `None` when it is none.
+    /// Everything that can be done to such a host.
     #[must_use]
-    pub fn parse(id: &str) -> Option<Self> {
-        let (verb, what) = id.split_once(':').unwrap_or((id, ""));
-        let name = what.to_owned();
-        Some(match (verb, what.is_empty()) {
-            ("offline", true) => Self::GoOffline,
-            ("online", true) => Self::GoOnline,
-            ("stop", false) => Self::Stop(name),
-            ("start", false) => Self::Start(name),
-            ("wedge", false) => Self::Wedge(name),
-            ("release", false) => Self::Release(name),
-            ("break-restart", false) => Self::BreakRestart(name),
-            ("mend-restart", false) => Self::MendRestart(name),
-            ("fill", false) => Self::Fill(name),
-            ("empty", false) => Self::Empty(name),
-            ("lag", false) => {
-                let (name, seconds) = what.split_once(':')?;
-                Self::Lag(name.to_owned(), seconds.parse().ok()?)
-            }
-            _ => return None,
-        })
+    pub fn all_of(spec: &HostSpec) -> Vec<Self> {
+        let mut all = vec![Self::GoOffline, Self::GoOnline];
+        for name in &spec.services {
+            let make =
+                [Self::Stop, Self::Start, Self::Wedge, Self::Release, Self::BreakRestart, Self::MendRestart];
+            all.extend(make.into_iter().map(|make| make(name.clone())));
+        }
+        for disk in &spec.disks {
+            all.extend([Self::Fill(disk.mount.clone()), Self::Empty(disk.mount.clone())]);
+        }
+        all.extend(spec.replicas.iter().map(|name| Self::Lag(name.clone(), LAG)));
+        all
     }
 }
 
