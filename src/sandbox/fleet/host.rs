@@ -5,10 +5,10 @@
 //! ways: the script works inside the folder, and its output reads as on a real host. With that
 //! the shipped rules run here as they are, and touch nothing else on the machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
@@ -59,6 +59,8 @@ pub enum ProcessState {
 pub struct Host {
     pub spec: HostSpec,
     root: PathBuf,
+    /// Process groups of the scripts that run now.
+    scripts: Mutex<HashSet<u32>>,
 }
 
 impl Host {
@@ -69,7 +71,7 @@ impl Host {
     pub async fn boot(base: &Path, spec: HostSpec) -> anyhow::Result<Self> {
         let root = base.join(&spec.name);
         lay_out(&root, &spec).with_context(|| format!("the folder of {}", spec.name))?;
-        let host = Self { spec, root };
+        let host = Self { spec, root, scripts: Mutex::default() };
         if !host.spec.services.is_empty() {
             host.control(&["up"]).await?;
         }
@@ -240,8 +242,20 @@ impl Host {
         Ok(())
     }
 
+    /// Notes that a script's process group began, so that the host's end is its end too.
+    pub(super) fn script_began(&self, pid: u32) {
+        self.scripts.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
+    }
+
+    pub(super) fn script_ended(&self, pid: u32) {
+        self.scripts.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+    }
+
     /// Kills the host's processes at once. Blocking and best effort: it is called on drop.
     pub fn kill_all(&self) {
+        for pid in self.scripts.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+            kill_group(pid);
+        }
         for service in &self.spec.services {
             if let ProcessState::Running { pid } | ProcessState::Stopped { pid } = self.process(service) {
                 kill_group(pid);

@@ -16,7 +16,7 @@ mod protocol;
 mod script;
 mod spec;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -236,8 +236,15 @@ impl Alive {
         for host in &self.shared.hosts {
             host.kill_all();
         }
-        if let Err(error) = std::fs::remove_dir_all(&self.folder) {
-            tracing::debug!(%error, folder = %self.folder.display(), "the fleet's folder stays");
+        // A process that is just being killed may still finish its last write.
+        for _ in 0..10 {
+            match std::fs::remove_dir_all(&self.folder) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::debug!(%error, folder = %self.folder.display(), "the fleet's folder stays for now");
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                _ => return,
+            }
         }
     }
 }

@@ -62,18 +62,18 @@ pub(super) async fn run(
         .stdout(std::fs::File::create(&out)?)
         .stderr(std::fs::File::create(&err)?);
     let mut child = command.spawn().context("the script cannot be started")?;
-    let mut group = Group(child.id());
+    let mut group = Group::of(host, child.id());
     let end = tokio::select! {
         status = child.wait() => {
             let status = status.context("the script was lost")?;
-            group.0 = None;
+            group.was_waited_for();
             // A shell reports a signal as 128 and its number, and so does the agent.
             End::Exited(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
         }
         () = tokio::time::sleep(order.limit) => End::TimedOut,
         () = stop => End::Stopped,
     };
-    if group.0.is_some() {
+    if end == End::TimedOut || end == End::Stopped {
         group.kill();
         child.wait().await.context("the script does not end")?;
     }
@@ -82,17 +82,34 @@ pub(super) async fn run(
 
 /// The script's process group, killed on drop unless it was waited for: while it is not waited
 /// for, its number cannot belong to anybody else.
-struct Group(Option<u32>);
+struct Group<'a> {
+    host: &'a Host,
+    pid: Option<u32>,
+}
 
-impl Group {
+impl<'a> Group<'a> {
+    fn of(host: &'a Host, pid: Option<u32>) -> Self {
+        if let Some(pid) = pid {
+            host.script_began(pid);
+        }
+        Self { host, pid }
+    }
+
+    fn was_waited_for(&mut self) {
+        if let Some(pid) = self.pid.take() {
+            self.host.script_ended(pid);
+        }
+    }
+
     fn kill(&mut self) {
-        if let Some(pid) = self.0.take() {
+        if let Some(pid) = self.pid.take() {
             kill_group(pid);
+            self.host.script_ended(pid);
         }
     }
 }
 
-impl Drop for Group {
+impl Drop for Group<'_> {
     fn drop(&mut self) {
         self.kill();
     }

@@ -15,7 +15,7 @@ use super::*;
 
 const SOON: Duration = Duration::from_secs(20);
 
-fn client(fleet: &Fleet) -> Client {
+pub(in crate::sandbox) fn client(fleet: &Fleet) -> Client {
     let http = aws_smithy_http_client::Builder::new()
         .tls_provider(aws_smithy_http_client::tls::Provider::Rustls(
             aws_smithy_http_client::tls::rustls_provider::CryptoMode::Ring,
@@ -48,7 +48,12 @@ async fn fleet_of(options: Options) -> (Fleet, Client, String) {
 }
 
 /// Sends a shell script; its command id.
-async fn send(client: &Client, instance: &str, comment: &str, script: &str) -> Result<String, String> {
+pub(in crate::sandbox) async fn send(
+    client: &Client,
+    instance: &str,
+    comment: &str,
+    script: &str,
+) -> Result<String, String> {
     let sent = client
         .send_command()
         .instance_ids(instance)
@@ -77,7 +82,7 @@ fn code<E: ProvideErrorMetadata>(error: &SdkError<E>) -> String {
 type Seen = aws_sdk_ssm::operation::get_command_invocation::GetCommandInvocationOutput;
 
 /// Follows a command to its end.
-async fn followed(fleet: &Fleet, client: &Client, id: &str, instance: &str) -> Seen {
+pub(in crate::sandbox) async fn followed(fleet: &Fleet, client: &Client, id: &str, instance: &str) -> Seen {
     let mut changed = fleet.changed();
     let follow = async {
         loop {

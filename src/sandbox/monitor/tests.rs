@@ -2,6 +2,7 @@ use std::sync::{Arc, Mutex};
 
 use super::probe::Seen;
 use super::*;
+use crate::sandbox::fleet::tests as ssm;
 use crate::sandbox::fleet::{Action, HostSpec, Options as FleetOptions};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -135,4 +136,28 @@ async fn a_check_of_a_thing_that_the_host_does_not_have_says_nothing() {
     let fleet = Fleet::start(FleetOptions::of(vec![HostSpec::new("web-9", "web")])).await.unwrap();
     let host = fleet.host("web-9").unwrap();
     assert!(Check::standard().iter().all(|check| check.probe.look(host, Duration::ZERO).is_none()));
+}
+
+#[tokio::test]
+async fn the_talks_rule_heals_as_it_stands_and_the_monitor_sees_it() {
+    let rules: Value = serde_json::from_str(include_str!("../../../rules/talk.json")).unwrap();
+    let commands = rules["SOME_ROLE:SOME_ALERT"]["commands"].as_array().unwrap();
+    let script = commands.iter().map(|line| line.as_str().unwrap()).collect::<Vec<_>>().join(" && ");
+    let hosts = vec![HostSpec::new("app-1", "SOME_ROLE").service("FOO_PROCESS")];
+    let fleet = Fleet::start(FleetOptions::of(hosts)).await.unwrap();
+    let (posts, mut posted) = tokio::sync::mpsc::unbounded_channel();
+    let quick = Duration::from_millis(10);
+    let options = Options { interval: quick, hold: quick, ..Options::default() };
+    let _monitor = Monitor::start(fleet.clone(), options, move |body| drop(posts.send(body)));
+    let mut next = async || tokio::time::timeout(SOON, posted.recv()).await.unwrap().unwrap();
+
+    fleet.act("app-1", "stop-foo-process").await.unwrap();
+    assert_eq!(next().await["attachments"][0]["title"], "[FIRING:1] SOME_ALERT for SOME_ROLE");
+    let (client, id) = (ssm::client(&fleet), fleet.host("app-1").unwrap().spec.instance_id.clone());
+    let command = ssm::send(&client, &id, "", &script).await.unwrap();
+    let seen = ssm::followed(&fleet, &client, &command, &id).await;
+    assert_eq!(seen.response_code(), 0, "{seen:?}");
+    let output = seen.standard_output_content().unwrap();
+    assert!(output.starts_with("FOO_PROCESS is not running\nFOO_PROCESS is running (pid "), "{output}");
+    assert_eq!(next().await["attachments"][0]["title"], "[RESOLVED] SOME_ALERT for SOME_ROLE");
 }
