@@ -18,11 +18,14 @@ use super::spec::{Action, HostSpec};
 
 /// Absolute paths that mean the host's folder in a script. Not `/tmp`: that is where the folder
 /// itself is, and where tests keep their marks.
-pub const REDIRECTED: &[&str] = &["/var/lib", "/var/log", "/var/cache", "/var/run"];
+pub const REDIRECTED: &[&str] = &["/var/lib", "/var/log", "/var/cache", "/var/run", "/var/tmp", "/run"];
 
-/// Not behind another path, variable or address: `$ROOT/var/log` and `x/var/log` stay.
-static REDIRECT: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(&format!(r"(^|[^\w./}}-])({})\b", REDIRECTED.join("|"))).ok());
+/// Not behind another path, variable or address: `$ROOT/var/log` and `x/var/log` stay. A bare
+/// `/run` must stand alone or after `=`, for it is a pattern of awk as often as a path.
+static REDIRECT: LazyLock<Vec<Regex>> = LazyLock::new(|| {
+    let patterns = [r"(^|[^\w./}-])(/var/(?:lib|log|cache|run|tmp))\b", r"(^|[\s=])(/run)\b"];
+    patterns.iter().filter_map(|pattern| Regex::new(pattern).ok()).collect()
+});
 
 const HOSTCTL: &str = include_str!("hostctl.sh");
 const WORKER: &str = include_str!("worker.sh");
@@ -70,6 +73,11 @@ impl Host {
     /// The folder cannot be written, or a service does not come up.
     pub async fn boot(base: &Path, spec: HostSpec) -> anyhow::Result<Self> {
         let root = base.join(&spec.name);
+        // The folder's name is written into scripts as it is, unquoted.
+        let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+".contains(letter);
+        if !root.to_string_lossy().chars().all(plain) {
+            bail!("{}: only letters, digits and /._-+ here; hint: set TMPDIR", root.display());
+        }
         lay_out(&root, &spec).with_context(|| format!("the folder of {}", spec.name))?;
         let host = Self { spec, root, scripts: Mutex::default() };
         if !host.spec.services.is_empty() {
@@ -103,11 +111,11 @@ impl Host {
     /// A script with its redirected paths inside this host's folder.
     #[must_use]
     pub fn inward(&self, script: &str) -> String {
-        let Some(redirect) = REDIRECT.as_ref() else { return script.to_owned() };
         let root = self.root.to_string_lossy();
-        redirect
-            .replace_all(script, |found: &regex::Captures<'_>| format!("{}{root}{}", &found[1], &found[2]))
-            .into_owned()
+        REDIRECT.iter().fold(script.to_owned(), |script, redirect| {
+            let inside = |found: &regex::Captures<'_>| format!("{}{root}{}", &found[1], &found[2]);
+            redirect.replace_all(&script, inside).into_owned()
+        })
     }
 
     /// Output as a real host would have written it: without the folder's name.
@@ -291,6 +299,7 @@ fn lay_out(root: &Path, spec: &HostSpec) -> anyhow::Result<()> {
         "var/log",
         "var/cache",
         "var/run",
+        "var/tmp",
     ] {
         std::fs::create_dir_all(root.join(folder))?;
     }

@@ -134,6 +134,46 @@ async fn absolute_paths_of_a_script_stay_in_the_hosts_folder_and_read_as_absolut
 }
 
 #[tokio::test]
+async fn only_paths_are_redirected_and_not_what_looks_like_one() {
+    let (fleet, ..) = one_host().await;
+    let host = fleet.host("web-1").unwrap();
+    let root = host.root().to_str().unwrap();
+    for (script, wanted) in [
+        ("export MOUNT='/var/log/app'", format!("export MOUNT='{root}/var/log/app'")),
+        (
+            "for d in /run /var/lib /var/tmp; do",
+            format!("for d in {root}/run {root}/var/lib {root}/var/tmp; do"),
+        ),
+        ("case \"$MOUNT\" in /var/log/*) ;;", format!("case \"$MOUNT\" in {root}/var/log/*) ;;")),
+        ("awk '/run/ { print }'", "awk '/run/ { print }'".to_owned()),
+        (
+            "ls $X/var/log ${Y}/var/log /tmp/var/log /variable",
+            "ls $X/var/log ${Y}/var/log /tmp/var/log /variable".to_owned(),
+        ),
+        ("curl http://x/run http://y/var/log", "curl http://x/run http://y/var/log".to_owned()),
+    ] {
+        let inward = host.inward(script);
+        assert_eq!(inward, wanted);
+        assert_eq!(host.outward(&inward), script);
+    }
+}
+
+#[tokio::test]
+async fn a_script_that_still_runs_ends_with_its_fleet() {
+    let (fleet, client, id) = one_host().await;
+    send(&client, &id, "", "echo $$ >/var/run/pid; sleep 300").await.unwrap();
+    let file = fleet.host("web-1").unwrap().root().join("var/run/pid");
+    let pid = || std::fs::read_to_string(&file).ok().and_then(|pid| pid.trim().parse::<u32>().ok());
+    assert!(fleet.wait_until(SOON, |_| pid().is_some()).await);
+    let pid = pid().unwrap();
+    fleet.stop();
+    let gone =
+        || std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "));
+    assert!(fleet.wait_until(SOON, |_| gone()).await);
+    assert!(!file.exists());
+}
+
+#[tokio::test]
 async fn long_output_keeps_its_head() {
     let (fleet, client, id) = one_host().await;
     let script = "echo first; head -c 30000 /dev/zero | tr '\\0' x; head -c 9000 /dev/zero | tr '\\0' y >&2";
