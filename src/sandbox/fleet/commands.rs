@@ -1,5 +1,5 @@
-//! Run Command: SendCommand, ListCommands, ListCommandInvocations, GetCommandInvocation and
-//! CancelCommand, with the words, limits and slow visibility of the service.
+//! Run Command: what a command is, SendCommand and CancelCommand, with the service's words and
+//! limits. What can be asked about commands is in `lists`.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -7,10 +7,9 @@ use std::time::{Instant, SystemTime};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::members::{Members, Refusal, is_instance_id, is_uuid, page};
-use super::nodes::with_token;
+use super::members::{Members, Refusal, is_instance_id};
 use super::spec::{Content, Document};
-use super::{Shared, iso, output, seconds, uuid};
+use super::{Shared, output, seconds, uuid};
 
 pub(super) const RUN_SHELL_SCRIPT: &str = "AWS-RunShellScript";
 
@@ -55,7 +54,7 @@ impl Invocation {
 
 impl Command {
     /// The command's own status, out of its invocations'.
-    fn status(&self) -> (&str, &str) {
+    pub fn status(&self) -> (&str, &str) {
         let any = |status: &str| self.invocations.iter().find(|invocation| invocation.status == status);
         if self.invocations.is_empty() {
             return ("Success", if self.by_tag { "NoInstancesInTag" } else { "Success" });
@@ -85,7 +84,7 @@ impl Command {
             .into()
     }
 
-    fn shown(&self, shared: &Shared) -> Value {
+    pub fn shown(&self, shared: &Shared) -> Value {
         let (status, details) = self.status();
         let count = |is: &dyn Fn(&Invocation) -> bool| self.invocations.iter().filter(|one| is(one)).count();
         let expires = u64::from(self.timeout_seconds) + u64::from(self.execution_timeout);
@@ -104,7 +103,7 @@ impl Command {
         })
     }
 
-    fn invocation_shown(&self, shared: &Shared, one: &Invocation, details: bool) -> Value {
+    pub fn invocation_shown(&self, shared: &Shared, one: &Invocation, details: bool) -> Value {
         let name = shared.hosts.get(one.host).map_or("", |host| host.spec.computer_name.as_str());
         let mut shown = json!({
             "CommandId": self.id, "InstanceId": shared.instance_id(one.host), "InstanceName": name,
@@ -304,145 +303,6 @@ fn targets(shared: &Shared, members: &Members<'_>) -> Result<(Vec<usize>, bool),
     hosts.sort_unstable();
     hosts.dedup();
     Ok((hosts, by_tag))
-}
-
-struct Query<'a> {
-    command: Option<&'a str>,
-    instance: Option<&'a str>,
-    filters: Vec<(&'a str, &'a str)>,
-    most: usize,
-    token: Option<&'a str>,
-}
-
-fn query<'a>(members: &Members<'a>) -> Result<Query<'a>, Refusal> {
-    let mut filters = Vec::new();
-    for filter in members.objects("Filters", 1, 5)? {
-        let filter = Members::of(filter, &["key", "value"])?;
-        let (key, value) = (filter.required_text("key", 1, 100)?, filter.required_text("value", 1, 128)?);
-        if !["InvokedAfter", "InvokedBefore", "Status", "ExecutionStage", "DocumentName"].contains(&key) {
-            return Err(Refusal::new("InvalidFilterKey", format!("{key} is not a filter of this operation")));
-        }
-        if key.starts_with("Invoked") && value.parse::<jiff::Timestamp>().is_err() {
-            return Err(Refusal::validation(format!(
-                "{key}: {value} is not a time such as 2021-07-07T00:00:00Z"
-            )));
-        }
-        filters.push((key, value));
-    }
-    let command = members.text("CommandId", 36, 36)?;
-    let instance = members.text("InstanceId", 1, 50)?;
-    if command.is_some_and(|id| !is_uuid(id)) {
-        return Err(Refusal::new("InvalidCommandId", "not a command id"));
-    }
-    let most = usize::try_from(members.number("MaxResults", 1, 50)?.unwrap_or(50)).unwrap_or(50);
-    Ok(Query { command, instance, filters, most, token: members.text("NextToken", 0, 4096)? })
-}
-
-impl Query<'_> {
-    /// The commands that the lists show by now, newest first.
-    fn commands<'s>(&self, shared: &Shared, all: &'s [Command]) -> Result<Vec<&'s Command>, Refusal> {
-        if let Some(id) = self.command
-            && !all.iter().any(|command| command.id == id)
-        {
-            return Err(Refusal::new("InvalidCommandId", format!("{id} does not exist")));
-        }
-        Ok(all
-            .iter()
-            .rev()
-            .filter(|command| command.sent.elapsed() >= shared.options.list_delay)
-            .filter(|command| self.command.is_none_or(|id| id == command.id))
-            .filter(|command| self.filters.iter().all(|(key, value)| is_within(command, key, value)))
-            .collect())
-    }
-
-    fn has_status(&self, status: &str, details: &str) -> bool {
-        let same = |wanted: &str| wanted == status || wanted == details.replace(' ', "");
-        self.filters.iter().filter(|(key, _)| *key == "Status").all(|(_, wanted)| same(wanted))
-    }
-}
-
-fn is_within(command: &Command, key: &str, value: &str) -> bool {
-    let at = jiff::Timestamp::try_from(command.requested).ok();
-    let bound = value.parse::<jiff::Timestamp>().ok();
-    match key {
-        "InvokedAfter" => at > bound,
-        "InvokedBefore" => at < bound,
-        "DocumentName" => command.document == value,
-        "ExecutionStage" => match value {
-            "Executing" => !command.invocations.iter().all(Invocation::is_over),
-            _ => command.invocations.iter().all(Invocation::is_over),
-        },
-        _ => true,
-    }
-}
-
-pub(super) fn list(shared: &Arc<Shared>, body: &Value) -> Result<Value, Refusal> {
-    let members = Members::of(body, &["CommandId", "InstanceId", "MaxResults", "NextToken", "Filters"])?;
-    let query = query(&members)?;
-    let state = shared.state();
-    let on = |command: &Command| {
-        query
-            .instance
-            .is_none_or(|id| command.invocations.iter().any(|one| shared.instance_id(one.host) == id))
-    };
-    let shown = query
-        .commands(shared, &state.commands)?
-        .into_iter()
-        .filter(|command| on(command))
-        .filter(|command| query.has_status(command.status().0, command.status().1))
-        .map(|command| command.shown(shared))
-        .collect();
-    let (commands, next) = page("ListCommands", shown, query.token, query.most)?;
-    Ok(with_token(json!({ "Commands": commands }), next))
-}
-
-pub(super) fn list_invocations(shared: &Arc<Shared>, body: &Value) -> Result<Value, Refusal> {
-    let members =
-        Members::of(body, &["CommandId", "InstanceId", "MaxResults", "NextToken", "Filters", "Details"])?;
-    let query = query(&members)?;
-    let details = members.flag("Details")?;
-    let state = shared.state();
-    let mut shown = Vec::new();
-    for command in query.commands(shared, &state.commands)? {
-        for one in &command.invocations {
-            if query.instance.is_none_or(|id| shared.instance_id(one.host) == id)
-                && query.has_status(&one.status, &one.details)
-            {
-                shown.push(command.invocation_shown(shared, one, details));
-            }
-        }
-    }
-    let (invocations, next) = page("ListCommandInvocations", shown, query.token, query.most)?;
-    Ok(with_token(json!({ "CommandInvocations": invocations }), next))
-}
-
-pub(super) fn get_invocation(shared: &Arc<Shared>, body: &Value) -> Result<Value, Refusal> {
-    let members = Members::of(body, &["CommandId", "InstanceId", "PluginName"])?;
-    let id = members.required_text("CommandId", 36, 36)?;
-    let instance = members.required_text("InstanceId", 1, 50)?;
-    let plugin = members.text("PluginName", 4, 500)?;
-    let none = || Refusal::new("InvocationDoesNotExist", "");
-    let state = shared.state();
-    let command = state.commands.iter().find(|command| command.id == id);
-    let command = command
-        .filter(|command| command.sent.elapsed() >= shared.options.invocation_delay)
-        .ok_or_else(none)?;
-    let one =
-        command.invocations.iter().find(|one| shared.instance_id(one.host) == instance).ok_or_else(none)?;
-    if plugin.is_some_and(|plugin| plugin != command.plugin) {
-        return Err(Refusal::new("InvalidPluginName", "The plugin name isn't valid."));
-    }
-    let took = one.started.zip(one.ended).and_then(|(from, to)| to.duration_since(from).ok());
-    Ok(json!({
-        "CommandId": command.id, "InstanceId": instance, "Comment": command.comment,
-        "DocumentName": command.document, "DocumentVersion": "$DEFAULT", "PluginName": command.plugin,
-        "ResponseCode": one.code, "Status": one.status, "StatusDetails": one.details,
-        "ExecutionStartDateTime": one.started.map(iso).unwrap_or_default(),
-        "ExecutionEndDateTime": one.ended.map(iso).unwrap_or_default(),
-        "ExecutionElapsedTime": took.map(|took| format!("PT{:.3}S", took.as_secs_f64())).unwrap_or_default(),
-        "StandardOutputContent": output::stdout(&one.stdout), "StandardOutputUrl": "",
-        "StandardErrorContent": output::stderr(&one.stderr), "StandardErrorUrl": "",
-    }))
 }
 
 /// Asks the nodes to stop. As in life there is no word on whether they did, until they answer.

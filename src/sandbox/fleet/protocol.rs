@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::members::Refusal;
-use super::{Call, Fault, Shared, automation, commands, nodes};
+use super::{Call, Fault, Shared, automation, commands, lists, nodes};
 
 /// The service refuses bodies over its request limit; ours is generous.
 const LARGEST_BODY: usize = 1 << 20;
@@ -180,9 +180,9 @@ fn dispatch(shared: &Arc<Shared>, operation: &str, body: &Value) -> Result<Value
         "ListTagsForResource" => nodes::list_tags(shared, body),
         "DescribeDocument" => nodes::describe_document(shared, body),
         "SendCommand" => commands::send(shared, body),
-        "ListCommands" => commands::list(shared, body),
-        "ListCommandInvocations" => commands::list_invocations(shared, body),
-        "GetCommandInvocation" => commands::get_invocation(shared, body),
+        "ListCommands" => lists::list(shared, body),
+        "ListCommandInvocations" => lists::list_invocations(shared, body),
+        "GetCommandInvocation" => lists::get_invocation(shared, body),
         "CancelCommand" => commands::cancel(shared, body),
         "StartAutomationExecution" => automation::start(shared, body),
         "GetAutomationExecution" => automation::get(shared, body),
