@@ -1,1 +1,3 @@
-//! (to come)
+//! What each `heal` command does, one file a command.
+
+pub mod manifest;

@@ -36,7 +36,7 @@ pub fn declaration(this: &Remediation, context: &Context) -> Said {
         blocks.push(kit::context(line));
     }
     blocks.extend(kit::actions(buttons(this)));
-    Said { text, blocks }
+    Said { text, blocks: kit::fit(blocks) }
 }
 
 fn posted(this: &Remediation, context: &Context) -> Option<Remediation> {

@@ -54,7 +54,7 @@ pub fn report(this: &Remediation, context: &Context) -> Said {
     if let Some(outcome) = this.outcome() {
         blocks.extend(kit::actions(declaration::after(this, outcome)));
     }
-    Said { text, blocks }
+    Said { text, blocks: kit::fit(blocks) }
 }
 
 fn word(this: &Remediation) -> &'static str {
@@ -129,7 +129,7 @@ pub(super) fn sentence(line: Line, ran: &Ran) -> Line {
     if ran.outcome() == Some(Outcome::NotNeeded) {
         return line.ours("confirm did not find the fault, so nothing else ran.");
     }
-    let line = match &ran.ended_as {
+    match &ran.ended_as {
         Final::Success => line.ours("It ran well."),
         Final::Failed => return failed(line, ran),
         Final::ExecutionTimedOut => line.ours("It ran longer than its timeout and SSM ended it."),
@@ -143,8 +143,7 @@ pub(super) fn sentence(line: Line, ran: &Ran) -> Line {
         Final::AccessDenied => line.ours("SSM was not allowed to run it there; nothing ran."),
         Final::InvalidPlatform => line.ours("The document does not fit the host's platform; nothing ran."),
         Final::Other(word) => line.ours("SSM ended it with a status this version does not know: ").code(word),
-    };
-    line
+    }
 }
 
 fn failed(line: Line, ran: &Ran) -> Line {
