@@ -131,7 +131,7 @@ pub(super) fn sentence(line: Line, ran: &Ran) -> Line {
     }
     match &ran.ended_as {
         Final::Success => line.ours("It ran well."),
-        Final::Failed => return failed(line, ran),
+        Final::Failed => failed(line, ran),
         Final::ExecutionTimedOut => line.ours("It ran longer than its timeout and SSM ended it."),
         Final::DeliveryTimedOut => {
             line.ours("SSM did not reach the host in time; it may have run later all the same.")
