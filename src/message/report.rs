@@ -105,7 +105,10 @@ fn facts(this: &Remediation, context: &Context) -> Line {
         Some(ran) => {
             Line::new().said(format_args!("Took {}", say_duration(ran.ended_at.since(ran.started_at))))
         }
-        None => Line::new().ours("Nothing is known of a run"),
+        None if matches!(this.outcome(), Some(Outcome::Unknown)) => {
+            Line::new().ours("No answer from the host")
+        }
+        None => Line::new().ours("Nothing ran"),
     };
     line = match (&this.trigger, declaration::people(this, context)) {
         (Trigger::Again { user, .. }, _) => line.ours(" · run again by ").user(user),
