@@ -195,14 +195,7 @@ fn describe(ending: &lifecycle::Ending) -> String {
 }
 
 /// Keeps what a step owes.
-fn keep(
-    tx: &mut dyn Tx,
-    ground: &Ground,
-    step: lifecycle::Step,
-    out: &mut Decided,
-    stored: bool,
-) -> store::Result<()> {
-    let _ = (ground, stored);
+fn keep(tx: &mut dyn Tx, step: lifecycle::Step, out: &mut Decided) -> store::Result<()> {
     let lifecycle::Step { next, effects } = step;
     for effect in effects {
         if effect != Effect::Reopen {

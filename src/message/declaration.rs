@@ -36,7 +36,7 @@ pub fn declaration(this: &Remediation, context: &Context) -> Said {
         blocks.push(kit::context(line));
     }
     blocks.extend(kit::actions(buttons(this)));
-    Said { text, blocks }
+    Said { text, blocks: kit::fit(blocks) }
 }
 
 fn posted(this: &Remediation, context: &Context) -> Option<Remediation> {
@@ -234,6 +234,10 @@ pub(super) fn ending(
             why::hint(why::because(line, reason, &key, context).ours("."), reason, &key)
         }
         Ending::RejectedBy { user } => line.user(user).ours(" pressed Reject; nothing ran."),
+        Ending::NotApproved { needed: 1, within, .. } => line.said(format_args!(
+            "Nobody pressed Approve within {}; nothing ran. A later alert starts afresh.",
+            say_duration(*within)
+        )),
         Ending::NotApproved { approvals, needed, within } => line.said(format_args!(
             "{approvals} of {needed} approvals within {}; nothing ran. A later alert starts afresh.",
             say_duration(*within)
@@ -251,7 +255,7 @@ pub(super) fn ending(
             "It ran well, but the alert did not resolve within {}.",
             say_duration(*within)
         )),
-        Ending::RunAlone => line.ours("It ran well; no alert would say more."),
+        Ending::RunAlone => line.ours("It ran well; no resolved message comes for it, so the run decides."),
         Ending::SendRefused { why } => {
             line.ours("SSM refused the command; nothing ran: ").plain(&clip(why, 400)).ours(".")
         }
@@ -283,7 +287,7 @@ fn seen(steps: &[StepRan]) -> Option<SlackBlock> {
 
 /// Who approved.
 pub(super) fn people(this: &Remediation, context: &Context) -> Option<Line> {
-    let mut line = Line::new().ours("Approved by ");
+    let mut line = Line::new().ours("approved by ");
     for (i, approval) in this.approvals.iter().take(10).enumerate() {
         if i > 0 {
             line = line.ours(", ");

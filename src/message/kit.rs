@@ -21,16 +21,16 @@ pub const AGAIN: &str = "heal:again";
 
 fn markup(line: Line) -> SlackBlockMarkDownText {
     // Verbatim: Slack parses our sequences and leaves plain URLs and #names alone.
-    SlackBlockMarkDownText { text: cut(line.done()), verbatim: Some(true) }
+    SlackBlockMarkDownText { text: cut(line.done(), TEXT), verbatim: Some(true) }
 }
 
 /// A text over the limit loses its end; lines are bounded where they are made, so this is a last guard.
 /// Cut before an open `<…>` or entity: half a sequence would show as such.
-fn cut(text: String) -> String {
-    if text.chars().count() <= TEXT {
+fn cut(text: String, max: usize) -> String {
+    if text.chars().count() <= max {
         return text;
     }
-    let mut short: String = text.chars().take(TEXT - 1).collect();
+    let mut short: String = text.chars().take(max - 1).collect();
     for open in ['<', '&'] {
         if let Some(at) = short.rfind(open)
             && !short[at..].contains(if open == '<' { '>' } else { ';' })
@@ -40,6 +40,74 @@ fn cut(text: String) -> String {
     }
     short.push('…');
     short
+}
+
+/// All characters of a message's blocks that heal allows itself.
+const TOTAL: usize = 12_000;
+/// What any one line keeps where a message would be too long.
+const LEAST: usize = 400;
+
+/// Cuts prose, longest first, until Slack takes the message. Commands and output are never touched:
+/// they are bounded where they are made, so that this always suffices.
+pub(super) fn fit(mut blocks: Vec<SlackBlock>) -> Vec<SlackBlock> {
+    while blocks.iter().map(weight).sum::<usize>() > TOTAL {
+        let longest = blocks.iter_mut().filter_map(prose).max_by_key(|text| text.chars().count());
+        match longest {
+            Some(text) if text.chars().count() > LEAST => *text = cut(std::mem::take(text), LEAST),
+            _ => break,
+        }
+    }
+    blocks
+}
+
+fn prose(block: &mut SlackBlock) -> Option<&mut String> {
+    match block {
+        SlackBlock::Section(SlackSectionBlock { text: Some(SlackBlockText::MarkDown(text)), .. }) => {
+            Some(&mut text.text)
+        }
+        SlackBlock::Context(context) => match context.elements.first_mut() {
+            Some(SlackContextBlockElement::MarkDown(text)) => Some(&mut text.text),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Characters of a block as Slack may count them; buttons are counted generously.
+fn weight(block: &SlackBlock) -> usize {
+    match block {
+        SlackBlock::Section(SlackSectionBlock { text: Some(SlackBlockText::MarkDown(text)), .. }) => {
+            text.text.chars().count()
+        }
+        SlackBlock::Context(context) => context
+            .elements
+            .iter()
+            .map(|element| match element {
+                SlackContextBlockElement::MarkDown(text) => text.text.chars().count(),
+                _ => 0,
+            })
+            .sum(),
+        SlackBlock::RichText(rich) => rich
+            .elements
+            .iter()
+            .map(|element| match element {
+                SlackRichTextElement::Section(part) => inline(&part.elements),
+                SlackRichTextElement::Preformatted(part) => inline(&part.elements),
+                _ => 0,
+            })
+            .sum(),
+        _ => 600,
+    }
+}
+
+fn inline(elements: &[SlackRichTextInlineElement]) -> usize {
+    elements
+        .iter()
+        .map(|element| match element {
+            SlackRichTextInlineElement::Text(text) => text.text.chars().count(),
+            _ => 0,
+        })
+        .sum()
 }
 
 pub(super) fn section(line: Line) -> SlackBlock {
@@ -63,7 +131,7 @@ pub(super) fn context(line: Line) -> SlackBlock {
 
 pub(super) fn actions(buttons: Vec<SlackActionBlockElement>) -> Option<SlackBlock> {
     (!buttons.is_empty())
-        .then(|| SlackBlock::Actions(SlackActionsBlock { block_id: None, elements: buttons }))
+        .then_some(SlackBlock::Actions(SlackActionsBlock { block_id: None, elements: buttons }))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -135,7 +203,7 @@ pub(super) fn verbatim(parts: Vec<(String, String)>) -> Option<SlackBlock> {
             }));
         }
     }
-    (!elements.is_empty()).then(|| SlackBlock::RichText(SlackRichTextBlock { block_id: None, elements }))
+    (!elements.is_empty()).then_some(SlackBlock::RichText(SlackRichTextBlock { block_id: None, elements }))
 }
 
 fn bold(text: String) -> SlackRichTextInlineElement {

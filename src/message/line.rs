@@ -103,7 +103,7 @@ impl Line {
 
     /// A link, where `url` is one a browser opens; else its text.
     pub fn link(mut self, url: &str, label: &str) -> Line {
-        let fit = url.len() <= 1000
+        let fit = escape(url).len() <= 1000
             && (url.starts_with("https://") || url.starts_with("http://"))
             && !url
                 .chars()
@@ -115,6 +115,11 @@ impl Line {
         } else {
             self.plain(label).ours(" ").plain(&clip(url, 300))
         }
+    }
+
+    /// Characters of the markup.
+    pub fn count(&self) -> usize {
+        self.0.chars().count()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -54,7 +54,7 @@ pub fn report(this: &Remediation, context: &Context) -> Said {
     if let Some(outcome) = this.outcome() {
         blocks.extend(kit::actions(declaration::after(this, outcome)));
     }
-    Said { text, blocks }
+    Said { text, blocks: kit::fit(blocks) }
 }
 
 fn word(this: &Remediation) -> &'static str {
@@ -105,7 +105,10 @@ fn facts(this: &Remediation, context: &Context) -> Line {
         Some(ran) => {
             Line::new().said(format_args!("Took {}", say_duration(ran.ended_at.since(ran.started_at))))
         }
-        None => Line::new().ours("Nothing is known of a run"),
+        None if matches!(this.outcome(), Some(Outcome::Unknown)) => {
+            Line::new().ours("No answer from the host")
+        }
+        None => Line::new().ours("Nothing ran"),
     };
     line = match (&this.trigger, declaration::people(this, context)) {
         (Trigger::Again { user, .. }, _) => line.ours(" · run again by ").user(user),
@@ -129,9 +132,9 @@ pub(super) fn sentence(line: Line, ran: &Ran) -> Line {
     if ran.outcome() == Some(Outcome::NotNeeded) {
         return line.ours("confirm did not find the fault, so nothing else ran.");
     }
-    let line = match &ran.ended_as {
+    match &ran.ended_as {
         Final::Success => line.ours("It ran well."),
-        Final::Failed => return failed(line, ran),
+        Final::Failed => failed(line, ran),
         Final::ExecutionTimedOut => line.ours("It ran longer than its timeout and SSM ended it."),
         Final::DeliveryTimedOut => {
             line.ours("SSM did not reach the host in time; it may have run later all the same.")
@@ -143,8 +146,7 @@ pub(super) fn sentence(line: Line, ran: &Ran) -> Line {
         Final::AccessDenied => line.ours("SSM was not allowed to run it there; nothing ran."),
         Final::InvalidPlatform => line.ours("The document does not fit the host's platform; nothing ran."),
         Final::Other(word) => line.ours("SSM ended it with a status this version does not know: ").code(word),
-    };
-    line
+    }
 }
 
 fn failed(line: Line, ran: &Ran) -> Line {

@@ -1,1 +1,571 @@
-//! tests
+//! Every message in every state as people see it, each valid Block Kit, whatever the data.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+use crate::alert::{Alert, Origin, Status};
+use crate::gate::{Pause, Reason};
+use crate::lifecycle::*;
+use crate::plan::{Plan, Platform, Step, StepKind, Target, Unusable, Work};
+use crate::rule::{RuleKey, Stage};
+
+const NOW: Timestamp = Timestamp::from_secs(1_795_410_000);
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_secs(NOW.as_secs() + seconds)
+}
+
+fn minutes(count: u64) -> Duration {
+    Duration::from_secs(60 * count)
+}
+
+fn context() -> Context {
+    let groups =
+        BTreeMap::from([("sre".to_owned(), "S0SRE".to_owned()), ("web".to_owned(), "S0WEB".to_owned())]);
+    Context { now: NOW, approvers: vec!["@sre".into(), "U0LEAD".into()], groups: Arc::new(groups) }
+}
+
+fn shell() -> Work {
+    let step = |kind, text: &str| Step { kind, text: text.to_owned() };
+    Work::Shell {
+        steps: vec![
+            step(StepKind::Confirm, "! systemctl is-active --quiet nginx"),
+            step(StepKind::Command, "journalctl -u nginx | tail -n 5 > \"$MOUNT/last\""),
+            step(StepKind::Command, "systemctl restart nginx"),
+            step(StepKind::Verify, "systemctl is-active --quiet nginx"),
+        ],
+        env: BTreeMap::from([("MOUNT".to_owned(), "/var/log".to_owned())]),
+    }
+}
+
+fn target() -> Target {
+    Target {
+        instance_id: "i-0abc123".into(),
+        name: "web-1".into(),
+        address: Some("10.0.0.1".into()),
+        platform: Platform::Linux,
+    }
+}
+
+fn remediation(stage: Stage, state: State) -> Remediation {
+    Remediation {
+        id: crate::plan::RemediationId("r7k2m9x4".into()),
+        rule_key: RuleKey { role: "web".into(), alert: "NginxDown".into() },
+        policy: Policy {
+            stage,
+            grace: Duration::from_secs(20),
+            approvals: 1,
+            approve_within: minutes(30),
+            resolve_within: minutes(10),
+            cooldown: minutes(30),
+            at_once: 1,
+            approvers: Vec::new(),
+            about: Some("nginx has stopped; users see 502 from one host.".into()),
+            runbook: Some("https://wiki.example.com/nginx".into()),
+            owner: Some("@web".into()),
+            fix_ticket: Some("OPS-123".into()),
+            fix_due: Some("2027-01-31".into()),
+            resolves: true,
+        },
+        trigger: Trigger::Alert,
+        alert: Alert {
+            name: "NginxDown".into(),
+            status: Status::Firing,
+            role: Some("web".into()),
+            host: Some("web-1".into()),
+            instance: Some("web-1:9100".into()),
+            instance_id: None,
+            severity: Some("critical".into()),
+            summary: Some("nginx is down on web-1".into()),
+            fingerprint: None,
+            link: None,
+            start: None,
+            labels: BTreeMap::new(),
+        },
+        origin: Origin {
+            sender: "prometheus".into(),
+            channel: "C1".into(),
+            ts: "1795409990.000100".into(),
+            at: at(-10),
+        },
+        target: Some(target()),
+        plan: Some(Plan { work: shell(), timeout: minutes(5) }),
+        opened_at: at(-10),
+        approvals: Vec::new(),
+        declaration: Some("1795409991.000100".into()),
+        report: None,
+        sent_at: None,
+        command_id: None,
+        ran: None,
+        state,
+    }
+}
+
+fn approved(mut this: Remediation) -> Remediation {
+    this.approvals.push(Approval { user: "U0ALICE".into(), at: at(-5) });
+    this.sent_at = Some(at(-4));
+    this.command_id = Some("0b1c2d3e-1111-2222-3333-444455556666".into());
+    this
+}
+
+fn ran(ended_as: Final, verify: i32) -> Ran {
+    let step = |kind, name: &str, exit, output: &str| StepRan {
+        kind: Some(kind),
+        name: name.into(),
+        exit: Some(exit),
+        status: None,
+        millis: Some(420),
+        output: output.into(),
+    };
+    Ran {
+        ended_as,
+        exit: Some(verify),
+        steps: vec![
+            step(StepKind::Confirm, "! systemctl is-active --quiet nginx", 0, ""),
+            step(StepKind::Command, "systemctl restart nginx", 0, "restarted <nginx> & co\n"),
+            step(StepKind::Verify, "systemctl is-active --quiet nginx", verify, ""),
+        ],
+        output: String::new(),
+        output_cut: false,
+        started_at: at(-4),
+        ended_at: at(-2),
+    }
+}
+
+fn ended(outcome: Outcome, why: Ending) -> State {
+    State::Ended { outcome, why, at: NOW }
+}
+
+fn pause() -> Pause {
+    Pause {
+        id: 1,
+        pattern: "web:*".into(),
+        by: "U0BOB".into(),
+        reason: Some("deploy <!channel> until six".into()),
+        since: at(-600),
+        until: Some(at(3600)),
+    }
+}
+
+fn reasons() -> Vec<Reason> {
+    let other = crate::plan::RemediationId("rother11".into());
+    let unusable = |unusable| Reason::Unusable { unusable };
+    vec![
+        Reason::Paused { pause: pause() },
+        Reason::Paused { pause: Pause { until: None, reason: None, pattern: "*".into(), ..pause() } },
+        Reason::Stale { age: minutes(40), max_age: minutes(15) },
+        Reason::UnderWay { other: other.clone() },
+        Reason::CoolingDown { until: at(700) },
+        Reason::TooManyAttempts { used: 3, count: 3, window: minutes(60), free_at: at(900) },
+        Reason::InstanceTaken { other, key: "web:DiskFull".into() },
+        Reason::RoleFull { running: 1, at_once: 1 },
+        Reason::Throttled { until: at(30) },
+        Reason::HeldBy { user: "U0BOB".into() },
+        Reason::Undeclared { why: "not_in_channel".into() },
+        Reason::RuleChanged,
+        unusable(Unusable::NotNamed),
+        unusable(Unusable::NotFound { host: "web-9".into() }),
+        unusable(Unusable::Several { host: "web-1".into(), instance_ids: vec!["i-1".into(), "i-2".into()] }),
+        unusable(Unusable::Offline { target: target(), ping: "ConnectionLost".into() }),
+        unusable(Unusable::WrongRole { target: target(), tag: "Role".into(), role: "web".into() }),
+        unusable(Unusable::Platform { target: target() }),
+        unusable(Unusable::LookupFailed { why: "ThrottlingException".into() }),
+        unusable(Unusable::Unfit { why: "labels.mountpoint is missing".into() }),
+    ]
+}
+
+fn stories() -> Vec<(&'static str, Remediation)> {
+    let user = || "U0BOB".to_owned();
+    let mut two = remediation(Stage::Approve, State::AwaitingApproval { until: at(1800) });
+    two.policy.approvals = 2;
+    two.approvals.push(Approval { user: "U0ALICE".into(), at: at(-5) });
+    let mut asked = remediation(Stage::Approve, State::AwaitingApproval { until: at(1800) });
+    asked.trigger = Trigger::Person { user: user() };
+    let mut document = remediation(Stage::Observe, State::Observed { at: NOW });
+    let parameters = BTreeMap::from([
+        ("Mode".to_owned(), vec!["soft".to_owned()]),
+        ("Hosts".to_owned(), vec!["a,b".to_owned(), "c".to_owned()]),
+    ]);
+    document.plan = Some(Plan {
+        work: Work::Document { name: "Acme-RestartReplica".into(), parameters },
+        timeout: minutes(5),
+    });
+    let mut automation = approved(remediation(
+        Stage::Auto,
+        State::Running {
+            until: at(300),
+            steps: vec![
+                StepRan {
+                    kind: None,
+                    name: "drain".into(),
+                    exit: None,
+                    status: Some("Success".into()),
+                    millis: Some(61_000),
+                    output: String::new(),
+                },
+                StepRan {
+                    kind: None,
+                    name: "replace".into(),
+                    exit: None,
+                    status: Some("InProgress".into()),
+                    millis: None,
+                    output: String::new(),
+                },
+            ],
+        },
+    ));
+    automation.plan = Some(Plan {
+        work: Work::Automation {
+            name: "Acme-ReplaceNode".into(),
+            parameters: BTreeMap::from([("InstanceId".to_owned(), vec!["i-0abc123".to_owned()])]),
+        },
+        timeout: minutes(5),
+    });
+    automation.approvals.clear();
+    let done = |outcome, why, end: Final, verify| {
+        let mut this = approved(remediation(Stage::Approve, ended(outcome, why)));
+        this.ran = Some(ran(end, verify));
+        this
+    };
+    let mut not_needed = done(Outcome::NotNeeded, Ending::Run, Final::Success, 0);
+    if let Some(ran) = &mut not_needed.ran {
+        ran.steps.truncate(1);
+        ran.steps[0].exit = Some(1);
+    }
+    let mut settling = approved(remediation(Stage::Approve, State::Settling { until: at(600) }));
+    settling.ran = Some(ran(Final::Success, 0));
+    let before = |outcome, why| remediation(Stage::Approve, ended(outcome, why));
+    vec![
+        ("resolving", remediation(Stage::Approve, State::Resolving { until: at(60) })),
+        ("declaring_approve", remediation(Stage::Approve, State::Declaring { until: at(60) })),
+        ("declaring_auto", remediation(Stage::Auto, State::Declaring { until: at(60) })),
+        ("awaiting", remediation(Stage::Approve, State::AwaitingApproval { until: at(1800) })),
+        ("awaiting_second", two),
+        ("awaiting_asked", asked),
+        ("counting", remediation(Stage::Auto, State::Counting { until: at(20) })),
+        (
+            "waiting",
+            remediation(
+                Stage::Auto,
+                State::Waiting { reason: reasons()[6].clone(), since: at(-3), again_at: at(5) },
+            ),
+        ),
+        ("sending", approved(remediation(Stage::Approve, State::Sending { until: at(60) }))),
+        ("running_automation", automation),
+        ("settling", settling),
+        ("observed_document", document),
+        ("healed", done(Outcome::Healed, Ending::Resolved, Final::Success, 0)),
+        ("healed_alone", done(Outcome::Healed, Ending::RunAlone, Final::Success, 0)),
+        ("not_needed", not_needed),
+        ("failed_verify", done(Outcome::Failed, Ending::Run, Final::Failed, 3)),
+        ("failed_refused", before(Outcome::Failed, Ending::SendRefused { why: "InvalidInstanceId".into() })),
+        ("timed_out", done(Outcome::TimedOut, Ending::Run, Final::ExecutionTimedOut, 0)),
+        (
+            "unresolved",
+            done(Outcome::Unresolved, Ending::DidNotResolve { within: minutes(10) }, Final::Success, 0),
+        ),
+        ("rejected", before(Outcome::Rejected, Ending::RejectedBy { user: user() })),
+        (
+            "expired",
+            before(Outcome::Expired, Ending::NotApproved { approvals: 0, needed: 1, within: minutes(30) }),
+        ),
+        ("held_by", before(Outcome::Held, Ending::Gate { reason: Reason::HeldBy { user: user() } })),
+        ("held_paused", before(Outcome::Held, Ending::Gate { reason: reasons()[0].clone() })),
+        ("cancelled", before(Outcome::Cancelled, Ending::ResolvedItself)),
+        ("rule_changed", before(Outcome::Cancelled, Ending::RuleChanged)),
+        (
+            "unknown_unclear",
+            approved(before(Outcome::Unknown, Ending::SendUnclear { why: "connection reset".into() })),
+        ),
+        ("unknown_no_answer", approved(before(Outcome::Unknown, Ending::NoAnswer { within: minutes(7) }))),
+    ]
+}
+
+/// Blocks as a person would read them.
+fn readable(said: &Said) -> String {
+    let mut out = format!("text: {}\n---\n", said.text);
+    for block in serde_json::to_value(&said.blocks).unwrap().as_array().unwrap() {
+        match block["type"].as_str().unwrap() {
+            "section" => out.push_str(&format!("{}\n", block["text"]["text"].as_str().unwrap())),
+            "context" => out.push_str(&format!("  ({})\n", block["elements"][0]["text"].as_str().unwrap())),
+            "rich_text" => {
+                for element in block["elements"].as_array().unwrap() {
+                    let text = element["elements"][0]["text"].as_str().unwrap();
+                    if element["type"] == "rich_text_preformatted" {
+                        text.lines().for_each(|line| out.push_str(&format!("    | {line}\n")));
+                    } else {
+                        out.push_str(&format!("  {text}\n"));
+                    }
+                }
+            }
+            "actions" => {
+                for one in block["elements"].as_array().unwrap() {
+                    let ask = one["confirm"]["text"]["text"].as_str().map_or(String::new(), |text| {
+                        format!(" (asks: {} {text})", one["confirm"]["title"]["text"].as_str().unwrap())
+                    });
+                    out.push_str(&format!("[{}]{ask} ", one["text"]["text"].as_str().unwrap()));
+                }
+                out.push('\n');
+            }
+            other => panic!("a block nobody reads: {other}"),
+        }
+    }
+    out
+}
+
+/// The limits of facts.md, to be replaced by the sandbox's own check.
+fn check(said: &Said) {
+    let blocks = serde_json::to_value(&said.blocks).unwrap();
+    let blocks = blocks.as_array().unwrap();
+    assert!(blocks.len() <= 50 && !said.text.is_empty());
+    let mut total = 0;
+    let mut ids = Vec::new();
+    for block in blocks {
+        walk(block, &mut |key, value| {
+            let count = value.chars().count();
+            match key {
+                "text" => {
+                    assert!((1..=3_000).contains(&count), "{count} characters: {value}");
+                    total += count;
+                }
+                "action_id" => ids.push(value.to_owned()),
+                "value" => assert!(count <= 2_000),
+                _ => {}
+            }
+        });
+        for one in block["elements"].as_array().into_iter().flatten() {
+            if one["type"] == "button" {
+                assert!(one["text"]["text"].as_str().unwrap().chars().count() <= 75);
+                if let Some(confirm) = one.get("confirm") {
+                    assert!(confirm["title"]["text"].as_str().unwrap().chars().count() <= 100);
+                    assert!(confirm["text"]["text"].as_str().unwrap().chars().count() <= 300);
+                }
+            }
+        }
+    }
+    let unique: std::collections::BTreeSet<_> = ids.iter().collect();
+    assert_eq!(unique.len(), ids.len(), "action ids repeat");
+    assert!(total <= 13_200, "{total} characters in all");
+}
+
+fn walk(value: &Value, see: &mut impl FnMut(&str, &str)) {
+    match value {
+        Value::Array(all) => all.iter().for_each(|one| walk(one, see)),
+        Value::Object(map) => {
+            for (key, value) in map {
+                match value {
+                    Value::String(text) => see(key, text),
+                    other => walk(other, see),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// All markup of a message: what Slack parses.
+fn markup(said: &Said) -> String {
+    let mut all = said.text.clone();
+    for block in serde_json::to_value(&said.blocks).unwrap().as_array().unwrap() {
+        if block["type"] == "section" || block["type"] == "context" {
+            walk(block, &mut |key, value| {
+                if key == "text" {
+                    all.push('\n');
+                    all.push_str(value);
+                }
+            });
+        }
+    }
+    all
+}
+
+#[test]
+fn the_declaration_reads_well_in_every_state() {
+    for (name, this) in stories() {
+        let said = declaration(&this, &context());
+        check(&said);
+        insta::assert_snapshot!(format!("declaration_{name}"), readable(&said));
+    }
+}
+
+#[test]
+fn the_report_reads_well_for_every_outcome() {
+    for (name, this) in stories()
+        .into_iter()
+        .filter(|(_, this)| this.is_over() || matches!(this.state, State::Settling { .. }))
+    {
+        let said = report(&this, &context());
+        check(&said);
+        insta::assert_snapshot!(format!("report_{name}"), readable(&said));
+    }
+}
+
+#[test]
+fn why_not_is_said_for_every_gate() {
+    let lines: Vec<String> = reasons()
+        .iter()
+        .map(|reason| {
+            let said = why_not(reason, "web:NginxDown", &context());
+            check(&said);
+            said.text
+        })
+        .collect();
+    insta::assert_snapshot!("why_not", lines.join("\n"));
+}
+
+#[test]
+fn every_refusal_tells_the_clicker_why() {
+    let this = remediation(Stage::Approve, State::AwaitingApproval { until: at(60) });
+    let all = [
+        Refused::Over { outcome: Some(Outcome::Healed) },
+        Refused::Over { outcome: None },
+        Refused::NotWaiting { state: "running" },
+        Refused::ApprovedAlready,
+        Refused::OwnRequest,
+        Refused::TooLate,
+        Refused::Nothing,
+    ];
+    let mut lines: Vec<String> = all.iter().map(|one| refused(one, &this)).collect();
+    lines.push(not_an_approver("approve this", &context().approvers, &context()));
+    lines.push(not_an_approver("pause", &[], &context()));
+    insta::assert_snapshot!("refused", lines.join("\n"));
+}
+
+#[test]
+fn a_plan_that_one_message_cannot_show_does_not_fit() {
+    let plan = |texts: Vec<String>| Plan {
+        work: Work::Shell {
+            steps: texts.into_iter().map(|text| Step { kind: StepKind::Command, text }).collect(),
+            env: BTreeMap::new(),
+        },
+        timeout: minutes(5),
+    };
+    assert_eq!(fits(&plan(vec!["true".into()])), Ok(()));
+    assert!(fits(&plan(vec!["x".repeat(3_001)])).is_err());
+    assert!(fits(&plan(vec!["x\ny".repeat(500); 8])).is_err());
+    assert!(fits(&plan(vec!["rm \u{202E}x".into()])).unwrap_err().contains("U+202E"));
+}
+
+#[test]
+fn the_most_urgent_remediation_gives_the_reaction() {
+    let all: Vec<Remediation> = stories().into_iter().map(|(_, this)| this).collect();
+    assert_eq!(reaction_for(all.iter()), "question");
+    let calm: Vec<Remediation> = stories()
+        .into_iter()
+        .filter(|(name, _)| ["healed", "awaiting"].contains(name))
+        .map(|(_, this)| this)
+        .collect();
+    assert_eq!(reaction_for(calm.iter()), "raised_hand");
+    assert_eq!(reaction_for([].iter()), "eyes");
+}
+
+#[test]
+fn long_output_goes_as_a_file_and_the_report_says_so() {
+    let mut this = approved(remediation(Stage::Approve, ended(Outcome::Failed, Ending::Run)));
+    let mut run = ran(Final::Failed, 1);
+    run.steps[1].output = "line\n".repeat(4_000);
+    this.ran = Some(run);
+    let said = report(&this, &context());
+    check(&said);
+    assert!(readable(&said).contains("all of it is in the file"));
+    assert!(attachment(&this).unwrap().content.len() >= 20_000);
+    assert_eq!(
+        attachment(&approved(remediation(Stage::Approve, ended(Outcome::Healed, Ending::Resolved)))),
+        None
+    );
+}
+
+#[test]
+fn commands_are_read_however_they_are_written() {
+    use command::{Command, parse};
+    let key = RuleKey { role: "web".into(), alert: "NginxDown".into() };
+    let ok = |text: &str| parse(text, None).unwrap();
+    assert_eq!(ok(""), Command::Help);
+    assert_eq!(ok("  HELP  "), Command::Help);
+    assert_eq!(
+        ok("Pause web:NginxDown 2h “deploy &amp; test”"),
+        Command::Pause {
+            pattern: "web:NginxDown".into(),
+            duration: Some(minutes(120)),
+            reason: Some("deploy & test".into())
+        }
+    );
+    assert_eq!(ok("pause *"), Command::Pause { pattern: "*".into(), duration: None, reason: None });
+    assert_eq!(
+        ok("run `web:NginxDown` <http://web-1.example.com|web-1.example.com>"),
+        Command::Run { key: "web:NginxDown".into(), host: "web-1.example.com".into() }
+    );
+    assert_eq!(
+        ok("why <https://x.slack.com/archives/C1/p1>"),
+        Command::Why { link: "https://x.slack.com/archives/C1/p1".into() }
+    );
+    assert_eq!(
+        parse("<@U0HEAL> pause 30m", Some(&key)).unwrap(),
+        Command::Pause { pattern: "web:NginxDown".into(), duration: Some(minutes(30)), reason: None }
+    );
+    assert_eq!(
+        parse("<@U0HEAL>resume", Some(&key)).unwrap(),
+        Command::Resume { pattern: "web:NginxDown".into() }
+    );
+    let slip = |text: &str| parse(text, None).unwrap_err().text;
+    assert!(slip("pasue web:X").contains("Did you mean `/heal pause`?"));
+    assert!(slip("pause web:X 2weeks").contains("not a duration"));
+    assert!(slip("pause web:X 0m").contains("no time"));
+    assert!(slip("pause web").contains("is not a rule key"));
+    assert!(slip("run web:X").contains("/heal run KEY HOST"));
+    let keys = || vec!["web:NginxDown".to_owned(), "db:ReplicaLag".to_owned()];
+    assert_eq!(command::known_key("WEB:nginxdown", keys).unwrap(), "web:NginxDown");
+    assert!(
+        command::known_key("web:NginxDwon", keys).unwrap_err().text.contains("Did you mean `web:NginxDown`?")
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn hostile_data_is_never_markup_and_never_too_long(
+        value in "(<!channel>|<@U1>|<https://x\\|y>|:smile:|@here|`|```|\\*|_|&|\u{202E}|\n|[a-z ]){0,300}",
+        long in 0usize..2_000,
+    ) {
+        let hostile = format!("{value}{}", "&".repeat(long));
+        for (_, mut this) in stories() {
+            this.alert.summary = Some(hostile.clone());
+            this.alert.severity = Some(hostile.clone());
+            this.rule_key.alert = hostile.clone();
+            this.policy.about = Some(hostile.clone());
+            this.policy.runbook = Some(format!("https://x/{hostile}"));
+            this.policy.fix_ticket = Some(hostile.clone());
+            this.policy.owner = Some(hostile.clone());
+            this.policy.approvers = vec![hostile.clone(); 5];
+            if let Some(target) = &mut this.target {
+                target.name = hostile.clone();
+            }
+            if let Some(ran) = &mut this.ran {
+                ran.output = hostile.clone();
+                for step in &mut ran.steps {
+                    step.name = hostile.clone();
+                    step.output = hostile.clone();
+                }
+            }
+            for said in [declaration(&this, &context()), report(&this, &context())] {
+                check(&said);
+                let all = markup(&said);
+                for bad in ["<!channel", "<@U1>", "<https://x|y>", "<!here"] {
+                    prop_assert!(!all.contains(bad), "{bad} in {all}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_line_panics_the_grammar(text in "\\PC{0,200}") {
+        let _ = command::parse(&text, None);
+        let key = RuleKey { role: "a".into(), alert: "b".into() };
+        let _ = command::parse(&text, Some(&key));
+    }
+}

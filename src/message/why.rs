@@ -16,7 +16,7 @@ const CLIP: usize = 400;
 pub fn why_not(reason: &Reason, rule_key: &str, context: &Context) -> Said {
     let line = Line::new().ours(":double_vertical_bar: ").code(rule_key).ours(" does not run: ");
     let line = because(line, reason, rule_key, context);
-    Said { text: hint(line.ours("."), reason, rule_key).done(), blocks: Vec::new() }
+    super::answer::said(vec![hint(line.ours("."), reason, rule_key)])
 }
 
 /// The reason as the end of a sentence, without its full stop.
