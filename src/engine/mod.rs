@@ -64,12 +64,14 @@ struct Inner {
     alarm: timer::Alarm,
     watched: watch::Watched,
     reactions: react::Reactions,
+    started_at: crate::time::Timestamp,
 }
 
 impl Engine {
     pub fn new(parts: Parts) -> Engine {
         let people = People::new(parts.slack.clone(), parts.identity.team_id.clone());
         let rules = RwLock::new(Arc::clone(&parts.rules));
+        let started_at = parts.clock.now();
         Engine(Arc::new(Inner {
             parts,
             rules,
@@ -77,6 +79,7 @@ impl Engine {
             alarm: timer::Alarm::default(),
             watched: watch::Watched::default(),
             reactions: react::Reactions::default(),
+            started_at,
         }))
     }
 

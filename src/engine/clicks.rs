@@ -1,0 +1,305 @@
+//! Buttons. A click is checked (who, on what, still waiting?), recorded with its answer, and answered:
+//! nobody who presses is left in silence, and a refusal changes nothing.
+
+use serde_json::Value;
+
+use super::commands::{announce, pause_now};
+use super::decide::{Decided, Opening, apply, open};
+use super::people::Denied;
+use super::{Engine, fresh_id};
+use crate::lifecycle::{Input, Outcome, Refused, Remediation, RemediationId, Trigger};
+use crate::message::{self, AGAIN, APPROVE, HOLD, PAUSE, REJECT};
+use crate::slack::send::{Call, Job, Priority};
+use crate::slack::{Ack, Text};
+use crate::store::Record;
+use crate::text::clean;
+
+/// A press, read leniently: what is missing is empty and matches nothing.
+struct Press {
+    user: String,
+    team: Option<String>,
+    channel: String,
+    message_ts: String,
+    thread_ts: Option<String>,
+    action: String,
+    value: String,
+    /// Names the press; Slack may deliver it twice.
+    delivery: String,
+}
+
+fn read(payload: &Value) -> Option<Press> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let action = payload["actions"].as_array()?.first()?;
+    let user = text(&payload["user"]["id"])?;
+    let channel = text(&payload["channel"]["id"]).or_else(|| text(&payload["container"]["channel_id"]))?;
+    let message_ts = text(&payload["message"]["ts"]).or_else(|| text(&payload["container"]["message_ts"]))?;
+    let action_ts = text(&action["action_ts"]).unwrap_or_default();
+    let delivery = text(&payload["trigger_id"]).unwrap_or_else(|| format!("{user}:{message_ts}:{action_ts}"));
+    Some(Press {
+        team: text(&payload["user"]["team_id"]),
+        thread_ts: text(&payload["message"]["thread_ts"]).or_else(|| text(&payload["container"]["thread_ts"])),
+        action: text(&action["action_id"])?,
+        value: text(&action["value"]).unwrap_or_default(),
+        user,
+        channel,
+        message_ts,
+        delivery,
+    })
+}
+
+/// What a press came to.
+enum Came {
+    /// It did what it says; the messages show it.
+    Done(Decided),
+    Paused(Decided, Box<crate::gate::Pause>, usize),
+    Refused(String),
+    /// Slack delivered it twice.
+    Repeated,
+}
+
+impl Engine {
+    pub(super) async fn take_interaction(&self, payload: Value, ack: Ack) {
+        let Some(press) = read(&payload) else {
+            if payload["type"].as_str() == Some("block_actions") {
+                self.metrics().malformed.inc();
+                tracing::warn!("a click that cannot be read; it changes nothing");
+            }
+            ack.done(None);
+            return;
+        };
+        match self.press(&press).await {
+            Ok(came) => {
+                ack.done(None);
+                match came {
+                    Came::Done(decided) => self.carry_out(decided),
+                    Came::Paused(decided, pause, held) => {
+                        self.carry_out(decided);
+                        announce(self, &message::answer::paused(&pause, held, &self.words()));
+                    }
+                    Came::Refused(why) => {
+                        self.metrics().refused_clicks.inc();
+                        self.tell(&press, why);
+                    }
+                    Came::Repeated => {
+                        self.metrics().duplicates.inc();
+                    }
+                }
+            }
+            Err(error) => {
+                self.store_failed("keeping a click (not acknowledged)", &error);
+                self.tell(&press, "heal could not keep your press in its database, so nothing happened. Press again in a moment.".to_owned());
+            }
+        }
+    }
+
+    /// Answers the presser in private, where the message stands.
+    fn tell(&self, press: &Press, text: String) {
+        let call = Call::Ephemeral {
+            channel: press.channel.clone(),
+            user: press.user.clone(),
+            thread_ts: press.thread_ts.clone(),
+            text: Text { text, blocks: Vec::new() },
+        };
+        drop(self.parts().queue.submit(Job::new(call, Priority::People)));
+    }
+
+    async fn press(&self, press: &Press) -> crate::store::Result<Came> {
+        let id = RemediationId(press.value.clone());
+        let found = {
+            let id = id.clone();
+            self.store().transact(move |tx| tx.remediation(&id)).await?
+        };
+        // The button must stand on a message of this very remediation.
+        let on_its_message = |this: &Remediation| {
+            this.origin.channel == press.channel
+                && (this.declaration.as_deref() == Some(&press.message_ts)
+                    || this.report.as_deref() == Some(&press.message_ts)
+                    // Pressed before the post's own answer was read.
+                    || this.declaration.is_none()
+                    || this.sent_at.is_some() && this.report.is_none())
+        };
+        let Some((this, _)) = found.filter(|(this, _)| on_its_message(this)) else {
+            let why = "heal does not know this remediation (any more). Your press changed nothing.".to_owned();
+            return self.record_refusal(press, None, &why).await;
+        };
+        if let Some(why) = self.denied(press, &this).await {
+            return self.record_refusal(press, Some(&id), &why).await;
+        }
+        match press.action.as_str() {
+            APPROVE => self.input(press, id, |user| Input::Approved { user }).await,
+            REJECT => self.input(press, id, |user| Input::Rejected { user }).await,
+            HOLD => self.input(press, id, |user| Input::Held { user }).await,
+            PAUSE => self.pause_rule(press, &this).await,
+            AGAIN => self.run_again(press, this).await,
+            other => {
+                let why = format!("heal does not know the button {}.", clean(other, 40));
+                self.record_refusal(press, Some(&id), &why).await
+            }
+        }
+    }
+
+    /// The answer to somebody who may not press this.
+    async fn denied(&self, press: &Press, this: &Remediation) -> Option<String> {
+        let own = &this.policy.approvers;
+        let approvers = if own.is_empty() { &self.config().approvers } else { own };
+        let safer = matches!(press.action.as_str(), HOLD | PAUSE);
+        if safer && self.config().open_pause {
+            return None;
+        }
+        let mut may = self.people().may(&press.user, press.team.as_deref(), approvers).await;
+        if may == Err(Denied::NotListed) && safer && !own.is_empty() {
+            // Holding and pausing only make it safer, so the config's approvers may always.
+            may = self.people().may(&press.user, press.team.as_deref(), &self.config().approvers).await;
+        }
+        let verb = match press.action.as_str() {
+            APPROVE => "approve this",
+            REJECT => "reject this",
+            HOLD => "hold this",
+            PAUSE => "pause rules",
+            _ => "run this again",
+        };
+        Some(match may {
+            Ok(()) => return None,
+            Err(denied) => self.say_denied(&denied, verb, approvers),
+        })
+    }
+
+    pub(super) fn say_denied(&self, denied: &Denied, verb: &str, approvers: &[String]) -> String {
+        match denied {
+            Denied::NotListed => message::not_an_approver(verb, approvers, &self.words()),
+            Denied::Outsider => {
+                format!("You may not {verb}: guests and people of other workspaces never may.")
+            }
+            Denied::Unknown { why } => {
+                tracing::warn!(why, "an approver could not be looked up, so the press was refused");
+                format!(
+                    "heal could not look up whether you may {verb}, so you may not now ({}). Press again in a moment.",
+                    crate::text::escape(&clean(why, 200))
+                )
+            }
+        }
+    }
+
+    async fn input(
+        &self,
+        press: &Press,
+        id: RemediationId,
+        input: impl FnOnce(String) -> Input,
+    ) -> crate::store::Result<Came> {
+        let input = input(press.user.clone());
+        let ground = self.ground();
+        let (delivery, user) = (press.delivery.clone(), press.user.clone());
+        self.store()
+            .transact(move |tx| {
+                if !tx.take_delivery(&format!("click:{delivery}"), ground.now)? {
+                    return Ok(Came::Repeated);
+                }
+                let mut out = Decided::default();
+                Ok(match apply(tx, &ground, &id, &input, &user, &mut out)? {
+                    Ok(()) => Came::Done(out),
+                    Err(refused) => {
+                        let this = tx.remediation(&id)?.map(|(this, _)| this);
+                        Came::Refused(match this {
+                            Some(this) => message::refused(&refused, &this),
+                            None => "heal does not know this remediation any more.".to_owned(),
+                        })
+                    }
+                })
+            })
+            .await
+    }
+
+    async fn record_refusal(
+        &self,
+        press: &Press,
+        id: Option<&RemediationId>,
+        why: &str,
+    ) -> crate::store::Result<Came> {
+        let now = self.clock().now();
+        let (id, who) = (id.cloned(), press.user.clone());
+        let (action, answer) = (press.action.clone(), why.to_owned());
+        let delivery = format!("click:{}", press.delivery);
+        self.store()
+            .transact(move |tx| {
+                if !tx.take_delivery(&delivery, now)? {
+                    return Ok(Came::Repeated);
+                }
+                let why = format!("{}: {answer}", clean(&action, 40));
+                tx.record(&Record { at: now, remediation: id.as_ref(), what: "refused", who: &who, why: &why })?;
+                Ok(Came::Refused(answer))
+            })
+            .await
+    }
+
+    async fn pause_rule(&self, press: &Press, this: &Remediation) -> crate::store::Result<Came> {
+        let ground = self.ground();
+        let (delivery, user) = (press.delivery.clone(), press.user.clone());
+        let pattern = this.rule_key.to_string();
+        self.store()
+            .transact(move |tx| {
+                if !tx.take_delivery(&format!("click:{delivery}"), ground.now)? {
+                    return Ok(Came::Repeated);
+                }
+                let active = tx.active_pauses(ground.now)?;
+                if active.iter().any(|pause| pause.pattern == pattern && pause.until.is_none()) {
+                    return Ok(Came::Refused(format!(
+                        "This rule is paused already. `/heal resume {}` ends it.",
+                        crate::text::escape(&pattern)
+                    )));
+                }
+                let mut out = Decided::default();
+                let (pause, held) = pause_now(tx, &ground, &pattern, &user, None, None, &mut out)?;
+                Ok(Came::Paused(out, Box::new(pause), held))
+            })
+            .await
+    }
+
+    /// `Run again`: a new remediation of the same alert, ordered and first approved by the presser.
+    async fn run_again(&self, press: &Press, this: Remediation) -> crate::store::Result<Came> {
+        let again = matches!(
+            this.outcome(),
+            Some(Outcome::Failed | Outcome::TimedOut | Outcome::Unresolved | Outcome::Unknown)
+        );
+        if !again {
+            let why = message::refused(&Refused::NotWaiting { state: this.state.name() }, &this);
+            return self.record_refusal(press, Some(&this.id), &why).await;
+        }
+        let ground = self.ground();
+        let (delivery, user) = (press.delivery.clone(), press.user.clone());
+        let id = fresh_id();
+        self.store()
+            .transact(move |tx| {
+                if !tx.take_delivery(&format!("click:{delivery}"), ground.now)? {
+                    return Ok(Came::Repeated);
+                }
+                let Some(rule) = ground.rules.get(&this.rule_key).cloned() else {
+                    return Ok(Came::Refused("The rule is not there any more, so it cannot run again.".to_owned()));
+                };
+                if !tx.take_delivery(&format!("again:{}", this.id), ground.now)? {
+                    return Ok(Came::Refused(
+                        "Somebody ran this again already; see the newer declaration below.".to_owned(),
+                    ));
+                }
+                let row = tx.remediation(&this.id)?.and_then(|(_, row)| row);
+                let trigger = match this.trigger {
+                    // What a person asked for stays asked for: somebody else approves it.
+                    Trigger::Person { .. } => Trigger::Person { user },
+                    Trigger::Alert | Trigger::Again { .. } => Trigger::Again { user, of: this.id.clone() },
+                };
+                let mut out = Decided::default();
+                let opening = Opening {
+                    id,
+                    rule: &rule,
+                    trigger,
+                    alert: &this.alert,
+                    row,
+                    origin: &this.origin,
+                    resolves: this.policy.resolves,
+                    target: None,
+                };
+                open(tx, &ground, opening, &mut out)?;
+                Ok(Came::Done(out))
+            })
+            .await
+    }
+}

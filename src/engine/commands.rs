@@ -1,0 +1,491 @@
+//! `/heal …`, and the same words as a mention: orders and questions of people, answered in private;
+//! a pause, a resume and a run are announced where everybody sees them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::decide::{Decided, Ground, Opening, apply, open, pause_matches};
+use super::people::Denied;
+use super::receive::{held_for, wanted};
+use super::{Engine, fresh_id};
+use crate::alert::{Alert, Origin, Status};
+use crate::gate::{Pause, Reason};
+use crate::lifecycle::{Input, State, Trigger};
+use crate::message::answer::{self, HistoryRow, Open, StatusView};
+use crate::message::command::{self, Command};
+use crate::message::{self, Said};
+use crate::rule::{Rule, RuleKey, RuleSet, Stage};
+use crate::slack::send::{Call, Job, Priority};
+use crate::slack::{Ack, Metadata, Post, Respond, Secret, Text};
+use crate::store::{self, Record, Tx};
+use crate::time::Timestamp;
+
+/// Slack waits 3 s for an answer; what takes longer is answered by `response_url`.
+const ANSWER_WITHIN: Duration = Duration::from_millis(2200);
+/// Rows of `/heal history`.
+const HISTORY: usize = 50;
+
+/// Who asks, and how to know that Slack asks twice.
+pub(super) struct Asker {
+    user: String,
+    team: Option<String>,
+    delivery: String,
+}
+
+impl Engine {
+    pub(super) async fn take_command(&self, payload: Value, ack: Ack) {
+        let text = |name: &str| payload[name].as_str().unwrap_or_default().to_owned();
+        let asker = Asker {
+            user: text("user_id"),
+            team: payload["team_id"].as_str().map(str::to_owned),
+            delivery: format!("command:{}:{}", text("trigger_id"), text("user_id")),
+        };
+        if asker.user.is_empty() {
+            self.metrics().malformed.inc();
+            tracing::warn!("a slash command without a user; it changes nothing");
+            ack.done(None);
+            return;
+        }
+        let engine = self.clone();
+        let line = text("text");
+        let mut answer = tokio::spawn(async move { engine.obey(&asker, &line, None).await });
+        match tokio::time::timeout(ANSWER_WITHIN, &mut answer).await {
+            Ok(answer) => {
+                let said = answer.ok().flatten();
+                ack.done(said.map(|said| {
+                    serde_json::json!({
+                        "response_type": "ephemeral",
+                        "text": said.text,
+                        "blocks": said.blocks,
+                    })
+                }));
+            }
+            Err(_) => {
+                ack.done(None);
+                if let Ok(Some(said)) = answer.await {
+                    let respond = Respond {
+                        response_url: Secret::new(text("response_url")),
+                        text: super::perform::text(said),
+                        replace_original: false,
+                        ephemeral: true,
+                    };
+                    drop(self.parts().queue.submit(Job::new(Call::Respond(respond), Priority::People)));
+                }
+            }
+        }
+    }
+
+    /// `@heal pause` in a thread, where slash commands do not work.
+    pub(super) async fn take_mention(&self, event_id: &str, event: &Value, ack: Ack) {
+        let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+        let (user, channel) = (text("user"), text("channel"));
+        if user.is_empty() || event["bot_id"].is_string() || user == self.parts().identity.user_id {
+            ack.done(None);
+            return;
+        }
+        let team = event["user_team"].as_str().or(event["team"].as_str()).map(str::to_owned);
+        let thread = event["thread_ts"].as_str().map(str::to_owned);
+        let key = match &thread {
+            Some(ts) => self.key_of_thread(&channel, ts).await,
+            None => None,
+        };
+        let asker = Asker { user: user.clone(), team, delivery: format!("mention:{event_id}") };
+        let said = self.obey(&asker, &text("text"), key.as_ref()).await;
+        ack.done(None);
+        if let Some(said) = said {
+            let call = Call::Ephemeral { channel, user, thread_ts: thread, text: super::perform::text(said) };
+            drop(self.parts().queue.submit(Job::new(call, Priority::People)));
+        }
+    }
+
+    /// The one rule that a thread is about.
+    async fn key_of_thread(&self, channel: &str, ts: &str) -> Option<RuleKey> {
+        let (channel, ts) = (channel.to_owned(), ts.to_owned());
+        let all = self.store().transact(move |tx| tx.remediations_of(&channel, &ts)).await.ok()?;
+        let first = all.first()?.rule_key.clone();
+        all.iter().all(|remediation| remediation.rule_key == first).then_some(first)
+    }
+
+    /// Does what a line says and answers it. `None`: Slack delivered it twice.
+    async fn obey(&self, asker: &Asker, line: &str, thread: Option<&RuleKey>) -> Option<Said> {
+        let command = match command::parse(line, thread) {
+            Ok(command) => command,
+            Err(slip) => return Some(Said { text: slip.text, blocks: Vec::new() }),
+        };
+        let answered = match command {
+            Command::Help => Ok(Some(answer::help())),
+            Command::Pause { pattern, duration, reason } => {
+                self.order_pause(asker, &pattern, duration, reason).await
+            }
+            Command::Resume { pattern } => self.order_resume(asker, &pattern).await,
+            Command::Status => self.tell_status().await.map(Some),
+            Command::Rules { filter } => {
+                let rules = self.rules();
+                Ok(Some(answer::rules(rules.iter().map(AsRef::as_ref), filter.as_deref())))
+            }
+            Command::Show { key } => Ok(Some(match self.known_rule(&key) {
+                Ok(rule) => answer::show(&rule),
+                Err(said) => said,
+            })),
+            Command::History { key } => self.tell_history(key).await.map(Some),
+            Command::Why { .. } => Ok(Some(answer::why_not_yet())),
+            Command::Run { key, host } => self.order_run(asker, &key, &host).await,
+        };
+        match answered {
+            Ok(said) => said,
+            Err(error) => {
+                self.store_failed("obeying a command", &error);
+                Some(answer::sorry("heal could not reach its database, so nothing happened", "try again in a moment"))
+            }
+        }
+    }
+
+    fn known_rule(&self, written: &str) -> Result<std::sync::Arc<Rule>, Said> {
+        let rules = self.rules();
+        let keys = || rules.iter().map(|rule| rule.key.to_string()).collect();
+        let slip = |slip: command::Slip| Said { text: slip.text, blocks: Vec::new() };
+        let key = command::known_key(written, keys).map_err(slip)?;
+        match key_of(&key).and_then(|key| rules.get(&key).cloned()) {
+            Some(rule) => Ok(rule),
+            None => Err(answer::sorry("that rule is not loaded", "/heal rules lists them")),
+        }
+    }
+
+    /// Whether the asker may pause or resume what this pattern names; the answer where not.
+    async fn may_pause(&self, asker: &Asker, pattern: &str, verb: &str) -> Result<(), Said> {
+        if verb == "pause" && self.config().open_pause {
+            return Ok(());
+        }
+        let own = key_of(pattern).and_then(|key| self.rules().get(&key).map(|rule| rule.approvers.clone()));
+        let mut approvers = self.config().approvers.clone();
+        approvers.extend(own.unwrap_or_default());
+        self.may(asker, &approvers, &format!("{verb} rules")).await
+    }
+
+    async fn may(&self, asker: &Asker, approvers: &[String], verb: &str) -> Result<(), Said> {
+        match self.people().may(&asker.user, asker.team.as_deref(), approvers).await {
+            Ok(()) => Ok(()),
+            Err(denied) => {
+                self.metrics().refused_clicks.inc();
+                let text = self.say_denied(&denied, verb, approvers);
+                self.record(&asker.user, "refused", &text).await;
+                Err(Said { text, blocks: Vec::new() })
+            }
+        }
+    }
+
+    async fn record(&self, who: &str, what: &'static str, why: &str) {
+        let (who, why, at) = (who.to_owned(), why.to_owned(), self.clock().now());
+        let kept = self
+            .store()
+            .transact(move |tx| tx.record(&Record { at, remediation: None, what, who: &who, why: &why }))
+            .await;
+        if let Err(error) = kept {
+            self.store_failed("recording a refusal", &error);
+        }
+    }
+
+    async fn order_pause(
+        &self,
+        asker: &Asker,
+        pattern: &str,
+        duration: Option<Duration>,
+        reason: Option<String>,
+    ) -> store::Result<Option<Said>> {
+        let rules = self.rules();
+        let matches = count_matches(&rules, pattern);
+        if matches == 0 && !pattern.contains('*') {
+            // A typo at 3 a.m. must not look like a pause.
+            let keys = || rules.iter().map(|rule| rule.key.to_string()).collect();
+            if let Err(slip) = command::known_key(pattern, keys) {
+                return Ok(Some(Said { text: slip.text, blocks: Vec::new() }));
+            }
+        }
+        if let Err(said) = self.may_pause(asker, pattern, "pause").await {
+            return Ok(Some(said));
+        }
+        let ground = self.ground();
+        let until = duration.map(|duration| ground.now.plus(duration));
+        let (pattern, user, delivery) = (pattern.to_owned(), asker.user.clone(), asker.delivery.clone());
+        let done = self
+            .store()
+            .transact(move |tx| {
+                if !tx.take_delivery(&delivery, ground.now)? {
+                    return Ok(None);
+                }
+                let mut out = Decided::default();
+                let (pause, held) = pause_now(tx, &ground, &pattern, &user, until, reason, &mut out)?;
+                Ok(Some((out, pause, held)))
+            })
+            .await?;
+        let Some((decided, pause, held)) = done else { return Ok(None) };
+        self.carry_out(decided);
+        announce(self, &answer::paused(&pause, held, &self.words()));
+        Ok(Some(answer::pause_answer(&pause, matches, &self.words())))
+    }
+
+    async fn order_resume(&self, asker: &Asker, pattern: &str) -> store::Result<Option<Said>> {
+        if let Err(said) = self.may_pause(asker, pattern, "resume").await {
+            return Ok(Some(said));
+        }
+        let now = self.clock().now();
+        let (by, delivery, key) = (asker.user.clone(), asker.delivery.clone(), pattern.to_owned());
+        let done = self
+            .store()
+            .transact(move |tx| {
+                if !tx.take_delivery(&delivery, now)? {
+                    return Ok(None);
+                }
+                let ended = tx.end_pauses(&key, &by, now)?.len();
+                tx.record(&Record { at: now, remediation: None, what: "resumed", who: &by, why: &key })?;
+                Ok(Some((ended, tx.active_pauses(now)?)))
+            })
+            .await?;
+        let Some((ended, still)) = done else { return Ok(None) };
+        if ended > 0 {
+            announce(self, &answer::resumed(pattern, &asker.user));
+        }
+        Ok(Some(answer::resume_answer(pattern, ended, &still, &self.words())))
+    }
+
+    async fn order_run(&self, asker: &Asker, key: &str, host: &str) -> store::Result<Option<Said>> {
+        let rule = match self.known_rule(key) {
+            Ok(rule) => rule,
+            Err(said) => return Ok(Some(said)),
+        };
+        let approvers =
+            if rule.approvers.is_empty() { self.config().approvers.clone() } else { rule.approvers.clone() };
+        if let Err(said) = self.may(asker, &approvers, "run this").await {
+            return Ok(Some(said));
+        }
+        if rule.stage == Stage::Approve {
+            let (mut others, unknown) = self.people().members(&approvers).await;
+            others.remove(&asker.user);
+            let enough = u32::try_from(others.len()).is_ok_and(|count| count >= rule.approvals);
+            if !enough {
+                if let Some(why) = unknown {
+                    let text = self.say_denied(&Denied::Unknown { why }, "run this", &approvers);
+                    return Ok(Some(Said { text, blocks: Vec::new() }));
+                }
+                self.record(&asker.user, "refused", &format!("run {key}: nobody else may approve")).await;
+                return Ok(Some(answer::nobody_else(&rule.key.to_string())));
+            }
+        }
+        let alert = ordered_alert(&rule, host);
+        let found = self.parts().targets.resolve(&wanted(&alert)).await;
+        if let Err(unusable) = &found {
+            let reason = Reason::Unusable { unusable: unusable.clone() };
+            return Ok(Some(message::why_not(&reason, &rule.key.to_string(), &self.words())));
+        }
+        let ground = self.ground();
+        let origin = Origin {
+            sender: "heal run".to_owned(),
+            channel: self.parts().channels.first().cloned().unwrap_or_default(),
+            ts: String::new(),
+            at: ground.now,
+        };
+        let (user, delivery, id) = (asker.user.clone(), asker.delivery.clone(), fresh_id());
+        let opened = {
+            let (rule, id) = (std::sync::Arc::clone(&rule), id.clone());
+            self.store()
+                .transact(move |tx| {
+                    if !tx.take_delivery(&delivery, ground.now)? {
+                        return Ok(None);
+                    }
+                    let mut out = Decided::default();
+                    let opening = Opening {
+                        id,
+                        rule: &rule,
+                        trigger: Trigger::Person { user },
+                        alert: &alert,
+                        row: None,
+                        origin: &origin,
+                        resolves: false,
+                        target: Some(found),
+                    };
+                    open(tx, &ground, opening, &mut out)?;
+                    Ok(Some(out))
+                })
+                .await?
+        };
+        let Some(decided) = opened else { return Ok(None) };
+        let held = decided.changed.get(&id).and_then(|remediation| held_for(remediation).cloned());
+        self.carry_out(decided);
+        if let Some(reason) = held {
+            return Ok(Some(message::why_not(&reason, &rule.key.to_string(), &self.words())));
+        }
+        let key = rule.key.to_string();
+        // The declaration announces it in the first channel.
+        let others: Vec<String> = self.parts().channels.iter().skip(1).cloned().collect();
+        announce_in(self, &others, &answer::run_announced(&key, host, &asker.user));
+        Ok(Some(answer::run_answer(&key, host, None)))
+    }
+
+    async fn tell_status(&self) -> store::Result<Said> {
+        let now = self.clock().now();
+        let (open, pauses, tallies) = self
+            .store()
+            .transact(move |tx| Ok((tx.open_remediations()?, tx.active_pauses(now)?, tx.tallies()?)))
+            .await?;
+        let parts = self.parts();
+        let socket = parts.socket.borrow().clone();
+        let count = |count: i64| u64::try_from(count).unwrap_or(0);
+        let view = StatusView {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: self.0.started_at,
+            mode: match parts.config.slack.mode {
+                crate::config::Mode::Socket => "socket".to_owned(),
+                crate::config::Mode::Http => "http".to_owned(),
+            },
+            connections: socket.connected,
+            connections_wanted: socket.wanted,
+            rules: self.rules().len(),
+            open: open
+                .iter()
+                .map(|remediation| Open {
+                    id: remediation.id.0.clone(),
+                    key: remediation.rule_key.to_string(),
+                    host: host_of(remediation),
+                    state: remediation.state.name(),
+                    since: remediation.opened_at,
+                    link: self.link(remediation),
+                })
+                .collect(),
+            pauses,
+            unreadable: tallies
+                .iter()
+                .filter_map(|tally| Some((tally.name.strip_prefix("unreadable:")?.to_owned(), count(tally.count))))
+                .collect(),
+            without_rule: tallies.iter().find(|tally| tally.name == "without_rule").map_or(0, |tally| count(tally.count)),
+        };
+        Ok(answer::status(&view, &self.words()))
+    }
+
+    async fn tell_history(&self, key: Option<String>) -> store::Result<Said> {
+        let pattern = key.clone();
+        let rows = self.store().transact(move |tx| tx.history(pattern.as_deref(), HISTORY)).await?;
+        let shown: Vec<HistoryRow> = rows
+            .iter()
+            .map(|row| {
+                let remediation = &row.remediation;
+                let by = match &remediation.trigger {
+                    Trigger::Person { user } | Trigger::Again { user, .. } => Some(user.clone()),
+                    Trigger::Alert => remediation.approvals.last().map(|approval| approval.user.clone()),
+                };
+                HistoryRow {
+                    at: remediation.opened_at,
+                    key: remediation.rule_key.to_string(),
+                    host: host_of(remediation),
+                    outcome: row.outcome,
+                    state: remediation.state.name(),
+                    took: row.ended_at.map(|ended| ended.since(remediation.opened_at)),
+                    by,
+                    link: self.link(remediation),
+                }
+            })
+            .collect();
+        Ok(answer::history(&shown, shown.len(), key.as_deref(), &self.words()))
+    }
+
+    /// Where a remediation's declaration is to be read; made, as asking Slack for each would be slow.
+    fn link(&self, remediation: &crate::lifecycle::Remediation) -> Option<String> {
+        let ts = remediation.declaration.as_deref().or(Some(remediation.origin.ts.as_str()))?;
+        let base = self.parts().identity.url.trim_end_matches('/');
+        if ts.is_empty() || base.is_empty() {
+            return None;
+        }
+        let (channel, thread) = (&remediation.origin.channel, &remediation.origin.ts);
+        let place = ts.replace('.', "");
+        let mut link = format!("{base}/archives/{channel}/p{place}");
+        if !thread.is_empty() && thread != ts {
+            link.push_str(&format!("?thread_ts={thread}&cid={channel}"));
+        }
+        Some(link)
+    }
+}
+
+fn host_of(remediation: &crate::lifecycle::Remediation) -> String {
+    let named = remediation.alert.host.as_deref().unwrap_or("-");
+    remediation.target.as_ref().map_or(named, |target| target.name.as_str()).to_owned()
+}
+
+fn key_of(text: &str) -> Option<RuleKey> {
+    let (role, alert) = text.split_once(':')?;
+    Some(RuleKey { role: role.to_owned(), alert: alert.to_owned() })
+}
+
+/// Rules that a pause of this pattern holds, wholly or for some alerts.
+fn count_matches(rules: &RuleSet, pattern: &str) -> usize {
+    rules
+        .iter()
+        .filter(|rule| {
+            let key = rule.key.to_string();
+            pause_matches(pattern, &key) || crate::rule::glob_match(&key, pattern)
+        })
+        .count()
+}
+
+/// What stands in for the alert where a person asks: the rule's own names, and the host.
+fn ordered_alert(rule: &Rule, host: &str) -> Alert {
+    let role = Some(rule.key.role.clone()).filter(|role| !role.contains('*'));
+    let is_id = host.starts_with("i-") || host.starts_with("mi-");
+    Alert {
+        name: rule.key.alert.clone(),
+        status: Status::Firing,
+        role,
+        host: Some(host.to_owned()),
+        instance: None,
+        instance_id: is_id.then(|| host.to_owned()),
+        severity: None,
+        summary: None,
+        fingerprint: None,
+        link: None,
+        start: None,
+        labels: BTreeMap::new(),
+    }
+}
+
+/// Begins a pause and holds at once what it matches and was not sent; how many that were.
+pub(super) fn pause_now(
+    tx: &mut dyn Tx,
+    ground: &Ground,
+    pattern: &str,
+    by: &str,
+    until: Option<Timestamp>,
+    reason: Option<String>,
+    out: &mut Decided,
+) -> store::Result<(Pause, usize)> {
+    let mut pause =
+        Pause { id: 0, pattern: pattern.to_owned(), by: by.to_owned(), reason, since: ground.now, until };
+    pause.id = tx.insert_pause(&pause)?;
+    tx.record(&Record { at: ground.now, remediation: None, what: "paused", who: by, why: pattern })?;
+    let mut held = 0;
+    for (id, _) in tx.unsent_remediations()? {
+        drop(apply(tx, ground, &id, &Input::Woken, by, out)?);
+        let stopped = out.changed.get(&id).is_some_and(|now| matches!(now.state, State::Ended { .. }));
+        held += usize::from(stopped);
+    }
+    Ok((pause, held))
+}
+
+/// Says something in every alert channel.
+pub(super) fn announce(engine: &Engine, said: &Said) {
+    announce_in(engine, &engine.parts().channels, said);
+}
+
+fn announce_in(engine: &Engine, channels: &[String], said: &Said) {
+    for channel in channels {
+        let post = Post {
+            channel: channel.clone(),
+            thread_ts: None,
+            text: Text { text: said.text.clone(), blocks: said.blocks.clone() },
+            metadata: Some(Metadata {
+                event_type: "heal".to_owned(),
+                payload: serde_json::json!({ "announcement": fresh_id().0 }),
+            }),
+        };
+        drop(engine.parts().queue.submit(Job::new(Call::Post(post), Priority::Declaration)));
+    }
+}

@@ -1,0 +1,319 @@
+//! Deliveries of Slack, told apart; and alert messages, from raw JSON to opened remediations in one
+//! transaction, acknowledged after its commit.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::decide::{Decided, Ground, Opening, apply, open};
+use super::metrics::SenderLabel;
+use super::{Engine, fresh_id};
+use crate::alert::{self, Alert, Event, Message, Origin, Reading, Sender, Status};
+use crate::gate::Reason;
+use crate::lifecycle::{Input, RemediationId, Trigger};
+use crate::plan::{Target, Unusable};
+use crate::slack::{Ack, Delivery, Payload};
+use crate::store::{self, NewAlert, Record, Tx};
+use crate::text::clean;
+
+
+/// Alerts of one message that are acted on; a group of more is a storm, not a list.
+const MAX_ALERTS: usize = 100;
+
+impl Engine {
+    /// Takes one delivery. Returns as soon as its transaction is queued, so deliveries keep their order
+    /// and many share a commit.
+    pub(super) fn take(&self, delivery: Delivery) {
+        let Delivery { payload, ack, .. } = delivery;
+        match payload {
+            Payload::Event(envelope) => self.take_event(&envelope, ack),
+            Payload::Interaction(payload) => {
+                let engine = self.clone();
+                tokio::spawn(async move { engine.take_interaction(payload, ack).await });
+            }
+            Payload::Command(payload) => {
+                let engine = self.clone();
+                tokio::spawn(async move { engine.take_command(payload, ack).await });
+            }
+        }
+    }
+
+    fn take_event(&self, envelope: &Value, ack: Ack) {
+        let event = &envelope["event"];
+        match event["type"].as_str() {
+            Some("message") => self.take_message(envelope, event, ack),
+            Some("app_mention") => {
+                let engine = self.clone();
+                let event_id = envelope["event_id"].as_str().unwrap_or_default().to_owned();
+                let event = event.clone();
+                tokio::spawn(async move { engine.take_mention(&event_id, &event, ack).await });
+            }
+            Some(other) => {
+                tracing::debug!(kind = other, "an event that heal does not ask for");
+                ack.done(None);
+            }
+            None => {
+                self.metrics().malformed.inc();
+                tracing::warn!("an event without a type; it cannot be an alert");
+                ack.done(None);
+            }
+        }
+    }
+
+    fn take_message(&self, envelope: &Value, event: &Value, ack: Ack) {
+        let read = match Message::from_event(event) {
+            Ok(read) => read,
+            Err(why) => {
+                self.metrics().malformed.inc();
+                tracing::warn!(%why, "a message event that cannot be read");
+                ack.done(None);
+                return;
+            }
+        };
+        match read {
+            Event::Posted(message) => match self.sender_of(&message, envelope) {
+                Some(sender) => self.take_posted(sender, message, ack),
+                None => {
+                    ack.done(None);
+                }
+            },
+            Event::Edited { message, .. } => match self.sender_of(&message, envelope) {
+                Some(sender) => {
+                    let event_id = envelope["event_id"].as_str().unwrap_or_default();
+                    self.take_edited(&sender, &message, event_id, ack);
+                }
+                None => {
+                    ack.done(None);
+                }
+            },
+            Event::Deleted { .. } | Event::Other { .. } => {
+                ack.done(None);
+            }
+        }
+    }
+
+    /// The sender of a message that may raise or resolve an alert: in a watched channel, at the top
+    /// level, not the bot itself, not from another workspace.
+    fn sender_of(&self, message: &Message, envelope: &Value) -> Option<Arc<Sender>> {
+        let parts = self.parts();
+        if !parts.channels.contains(&message.channel) || !message.is_top_level() {
+            return None;
+        }
+        let own = message.bot_id.as_deref() == Some(parts.identity.bot_id.as_str())
+            || message.user.as_deref() == Some(parts.identity.user_id.as_str());
+        if own {
+            return None;
+        }
+        let home = parts.identity.team_id.as_str();
+        let foreign = message.team.as_deref().is_some_and(|team| team != home)
+            || envelope["is_ext_shared_channel"].as_bool() == Some(true)
+                && message.team.as_deref() != Some(home);
+        let sender = alert::trusted(self.senders(), message).filter(|_| !foreign);
+        if sender.is_none() {
+            self.metrics().untrusted.inc();
+            tracing::debug!(channel = %message.channel, ts = %message.ts, "a message from no configured sender");
+        }
+        sender.cloned()
+    }
+
+    fn take_posted(&self, sender: Arc<Sender>, message: Message, ack: Ack) {
+        let received = std::time::Instant::now();
+        let ground = self.ground();
+        let reading = alert::read(&sender, &message, &|role| ground.rules.is_known_role(role));
+        self.count_reading(&sender, &message, &reading);
+        let origin =
+            Origin { sender: sender.name.clone(), channel: message.channel.clone(), ts: message.ts.clone(), at: message.at };
+        let news: Vec<News> = match &reading {
+            Reading::Alerts(alerts) => alerts.iter().take(MAX_ALERTS).map(|alert| self.news(alert, &ground)).collect(),
+            Reading::NotAnAlert(_) | Reading::Unreadable(_) => Vec::new(),
+        };
+        let unreadable = match reading {
+            Reading::Unreadable(why) => Some(why),
+            Reading::Alerts(alerts) if alerts.len() > MAX_ALERTS => {
+                Some(format!("{} alerts in one message; the first {MAX_ALERTS} were read", alerts.len()))
+            }
+            Reading::Alerts(_) | Reading::NotAnAlert(_) => None,
+        };
+        let committed = self.store().transact(move |tx| {
+            let mut out = Decided::default();
+            if !tx.take_delivery(&format!("message:{}:{}", origin.channel, origin.ts), ground.now)? {
+                return Ok(None);
+            }
+            if let Some(why) = &unreadable {
+                let name = format!("unreadable:{}", sender.name);
+                tx.tally(&name, &clean(why, 200), ground.now)?;
+                let why = format!("{}:{} {why}", origin.channel, origin.ts);
+                tx.record(&Record { at: ground.now, remediation: None, what: "unreadable", who: &sender.name, why: &why })?;
+            }
+            for (position, news) in news.into_iter().enumerate() {
+                let position = u32::try_from(position).unwrap_or(u32::MAX);
+                keep_news(tx, &ground, &sender, &origin, position, news, &mut out)?;
+            }
+            Ok(Some(out))
+        });
+        self.acknowledge(committed, ack, received);
+    }
+
+    /// After the commit: the acknowledgement, then the effects. A commit that failed acknowledges
+    /// nothing, so Slack delivers again.
+    fn acknowledge(
+        &self,
+        committed: impl Future<Output = store::Result<Option<Decided>>> + Send + 'static,
+        ack: Ack,
+        received: std::time::Instant,
+    ) {
+        let engine = self.clone();
+        tokio::spawn(async move {
+            match committed.await {
+                Ok(decided) => {
+                    engine.metrics().commit_seconds.observe(received.elapsed().as_secs_f64());
+                    match decided {
+                        Some(decided) => engine.carry_out(decided),
+                        None => {
+                            engine.metrics().duplicates.inc();
+                        }
+                    }
+                    ack.done(None);
+                }
+                Err(error) => engine.store_failed("keeping an alert message (not acknowledged)", &error),
+            }
+        });
+    }
+
+    /// What can be known of an alert before the transaction: its rule, and its node if the cache knows it.
+    fn news(&self, alert: &Alert, ground: &Ground) -> News {
+        let rule = alert.role.as_deref().and_then(|role| ground.rules.find(role, &alert.name, &alert.labels));
+        let target = match (alert.status, rule) {
+            (Status::Firing, Some(_)) => self.parts().targets.resolve_cached(&wanted(alert)),
+            _ => None,
+        };
+        News { alert: alert.clone(), id: fresh_id(), rule: rule.cloned(), target }
+    }
+
+    fn count_reading(&self, sender: &Sender, message: &Message, reading: &Reading) {
+        let label = SenderLabel { sender: sender.name.clone() };
+        match reading {
+            Reading::Alerts(alerts) => {
+                let count = u64::try_from(alerts.len()).unwrap_or(u64::MAX);
+                self.metrics().alerts.get_or_create(&label).inc_by(count);
+            }
+            Reading::NotAnAlert(why) => {
+                tracing::debug!(sender = %sender.name, channel = %message.channel, ts = %message.ts, why, "not an alert");
+            }
+            Reading::Unreadable(why) => {
+                self.metrics().unreadable.get_or_create(&label).inc();
+                tracing::warn!(
+                    sender = %sender.name, channel = %message.channel, ts = %message.ts, why,
+                    "a message of {} cannot be read: {why}", sender.name
+                );
+            }
+        }
+    }
+
+    /// An edit may resolve the alert that the message carried; it never raises one.
+    fn take_edited(&self, sender: &Arc<Sender>, message: &Message, event_id: &str, ack: Ack) {
+        let ground = self.ground();
+        let reading = alert::read(sender, message, &|role| ground.rules.is_known_role(role));
+        let resolved: Vec<Alert> = match reading {
+            Reading::Alerts(alerts) => {
+                alerts.into_iter().filter(|alert| alert.status == Status::Resolved).collect()
+            }
+            Reading::NotAnAlert(_) | Reading::Unreadable(_) => Vec::new(),
+        };
+        if resolved.is_empty() {
+            ack.done(None);
+            return;
+        }
+        let (channel, ts) = (message.channel.clone(), message.ts.clone());
+        let delivery = format!("edit:{event_id}");
+        let received = std::time::Instant::now();
+        let committed = self.store().transact(move |tx| {
+            let mut out = Decided::default();
+            if !tx.take_delivery(&delivery, ground.now)? {
+                return Ok(None);
+            }
+            let carried = tx.alerts_of(&channel, &ts)?;
+            let firing: Vec<_> = carried.iter().filter(|row| row.alert.status == Status::Firing).collect();
+            for row in &firing {
+                let same = resolved.iter().any(|alert| alert.identity() == row.alert.identity());
+                // A template whose resolved form drops labels still speaks of the one alert it carried.
+                let only = firing.len() == 1 && resolved.len() == 1 && resolved[0].name == row.alert.name;
+                if (same || only) && tx.resolve_alert(row.id, ground.now)? {
+                    wake_alert(tx, &ground, row.id, &mut out)?;
+                }
+            }
+            Ok(Some(out))
+        });
+        self.acknowledge(committed, ack, received);
+    }
+}
+
+/// One alert of a message with what is known about it.
+struct News {
+    alert: Alert,
+    id: RemediationId,
+    rule: Option<Arc<crate::rule::Rule>>,
+    target: Option<Result<Target, Unusable>>,
+}
+
+/// What the look-up of a node goes by.
+pub(super) fn wanted(alert: &Alert) -> crate::aws::Wanted {
+    crate::aws::Wanted {
+        host: alert.host.clone(),
+        instance_id: alert.instance_id.clone(),
+        role: alert.role.clone(),
+    }
+}
+
+fn keep_news(
+    tx: &mut dyn Tx,
+    ground: &Ground,
+    sender: &Sender,
+    origin: &Origin,
+    position: u32,
+    news: News,
+    out: &mut Decided,
+) -> store::Result<()> {
+    let News { alert, id, rule, target } = news;
+    let key = rule.as_ref().map(|rule| &rule.key);
+    let row = tx.insert_alert(&NewAlert { origin, position, alert: &alert, rule: key, received_at: ground.now })?;
+    if alert.status == Status::Resolved {
+        for row in tx.resolve_alerts(&sender.name, &alert.identity(), origin.at)? {
+            wake_alert(tx, ground, row, out)?;
+        }
+        return Ok(());
+    }
+    let Some(rule) = rule else {
+        let what = format!("{}:{}", alert.role.as_deref().unwrap_or("-"), alert.name);
+        return tx.tally("without_rule", &what, ground.now);
+    };
+    let opening = Opening {
+        id,
+        rule: &rule,
+        trigger: Trigger::Alert,
+        alert: &alert,
+        row: Some(row),
+        origin,
+        resolves: sender.resolves,
+        target,
+    };
+    open(tx, ground, opening, out)?;
+    Ok(())
+}
+
+/// Lets the remediations of an alert that resolved look at the facts.
+fn wake_alert(tx: &mut dyn Tx, ground: &Ground, row: i64, out: &mut Decided) -> store::Result<()> {
+    for id in tx.open_remediations_of_alert(row)? {
+        drop(apply(tx, ground, &id, &Input::Woken, "heal", out)?);
+    }
+    Ok(())
+}
+
+/// A held remediation's reason, if it was held.
+pub(super) fn held_for(remediation: &crate::lifecycle::Remediation) -> Option<&Reason> {
+    match &remediation.state {
+        crate::lifecycle::State::Ended { why: crate::lifecycle::Ending::Gate { reason }, .. } => Some(reason),
+        _ => None,
+    }
+}
+

@@ -1,0 +1,138 @@
+//! What SSM runs for us, followed to its end by one shared poll.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::Engine;
+use super::decide::{Decided, apply};
+use crate::aws::{Seen, Watching};
+use crate::lifecycle::{Input, Remediation, RemediationId, State};
+
+/// The first look after the sending, and the longest between two.
+const FIRST: Duration = Duration::from_millis(200);
+const LONGEST: Duration = Duration::from_secs(3);
+
+struct Entry {
+    remediation: Arc<Remediation>,
+    next: Instant,
+    pause: Duration,
+}
+
+/// The remediations in state running.
+#[derive(Default)]
+pub(super) struct Watched {
+    running: Mutex<HashMap<RemediationId, Entry>>,
+    more: Notify,
+}
+
+impl Watched {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<RemediationId, Entry>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a change of a remediation into account.
+    pub(super) fn mind(&self, changed: &Arc<Remediation>) {
+        let mut running = self.lock();
+        if matches!(changed.state, State::Running { .. }) {
+            let entry = running.entry(changed.id.clone()).or_insert_with(|| {
+                self.more.notify_one();
+                Entry { remediation: Arc::clone(changed), next: Instant::now() + FIRST, pause: FIRST }
+            });
+            entry.remediation = Arc::clone(changed);
+        } else {
+            running.remove(&changed.id);
+        }
+    }
+
+    /// When to look next; `None` while nothing runs.
+    fn next(&self) -> Option<Instant> {
+        self.lock().values().map(|entry| entry.next).min()
+    }
+
+    /// What is due for a look, each put off for longer than the last time.
+    fn due(&self) -> Vec<Arc<Remediation>> {
+        // Looks that come soon anyway are made together.
+        let soon = Instant::now() + FIRST / 2;
+        let mut running = self.lock();
+        let due = running.values_mut().filter(|entry| entry.next <= soon);
+        due.map(|entry| {
+            entry.pause = (entry.pause * 3 / 2).min(LONGEST);
+            entry.next = Instant::now() + entry.pause;
+            Arc::clone(&entry.remediation)
+        })
+        .collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+}
+
+impl Engine {
+    /// Looks at what runs, for ever.
+    pub(super) async fn keep_watching(&self) {
+        loop {
+            match self.0.watched.next() {
+                None => self.0.watched.more.notified().await,
+                Some(at) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(at.into()) => {}
+                        () = self.0.watched.more.notified() => continue,
+                    }
+                    self.look().await;
+                }
+            }
+        }
+    }
+
+    async fn look(&self) {
+        let due = self.0.watched.due();
+        self.metrics().running.set(i64::try_from(self.0.watched.len()).unwrap_or(i64::MAX));
+        let watching: Vec<Watching> = due
+            .iter()
+            .filter_map(|remediation| {
+                Some(Watching {
+                    run: remediation.id.clone(),
+                    command_id: remediation.command_id.clone()?,
+                    instance_id: remediation.target.as_ref()?.instance_id.clone(),
+                    sent_at: remediation.sent_at?,
+                    plan: remediation.plan.clone()?,
+                })
+            })
+            .collect();
+        if watching.is_empty() {
+            return;
+        }
+        let seen = self.parts().ssm.observe(&watching, self.clock().now()).await;
+        let mut inputs = Vec::new();
+        for (id, seen) in seen {
+            match seen {
+                Seen::NotYet => {}
+                Seen::Progress(steps) => inputs.push((id, Input::RunSeen { steps })),
+                Seen::Ended(ran) => inputs.push((id, Input::RunEnded { ran })),
+                Seen::Problem(why) => {
+                    tracing::warn!(remediation = %id, why, "SSM could not be asked about {id}: {why}");
+                }
+            }
+        }
+        if inputs.is_empty() {
+            return;
+        }
+        let ground = self.ground();
+        let decided = self.store().transact(move |tx| {
+            let mut out = Decided::default();
+            for (id, input) in &inputs {
+                drop(apply(tx, &ground, id, input, "ssm", &mut out)?);
+            }
+            Ok(out)
+        });
+        match decided.await {
+            Ok(decided) => self.carry_out(decided),
+            // Nothing is lost: the next look sees the same.
+            Err(error) => self.store_failed("keeping what SSM said", &error),
+        }
+    }
+}
