@@ -4,7 +4,16 @@
 //! alert. What a reader cannot make an alert of is [`Reading::Unreadable`] with the reason, so
 //! that it can be counted and shown; nothing vanishes.
 
+mod alertmanager;
+mod blocks;
+mod host;
+mod markup;
+mod message;
+mod pattern;
+mod read;
 mod sender;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -12,7 +21,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
 
-pub use sender::{Format, Sender};
+pub use alertmanager::TEMPLATE as ALERTMANAGER_TEMPLATE;
+pub use message::{Attachment, Event, Field, Malformed, Message};
+pub use read::read;
+pub use sender::{Format, Sender, trusted};
 
 /// Whether the condition holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -69,19 +81,28 @@ pub enum Reading {
     Unreadable(String),
 }
 
+/// The label under which values stand that a message says without their names (Alertmanager's default
+/// title), in the message's order, separated by spaces.
+pub const VALUES: &str = "values";
+
 impl Alert {
-    /// What identifies this condition among its sender's: the sender's fingerprint, or role, name
-    /// and host, or (where no host is known) all labels that do not change between firing and resolved.
-    /// Firing, repeated and resolved messages of one condition have the same identity.
+    /// What identifies this condition among its sender's: the sender's fingerprint, or its name, role,
+    /// host and all labels that do not change between firing and resolved: a mount point, a device or
+    /// a job tells two conditions of one name on one host apart.
+    ///
+    /// Firing, repeated and resolved messages of one condition have the same identity. Where values
+    /// stand without names, they are the identity: role and host are then guesses, which change with
+    /// the rules.
     pub fn identity(&self) -> String {
         if let Some(fingerprint) = &self.fingerprint {
             return format!("fp\u{1f}{fingerprint}");
         }
-        let host = self.instance_id.as_deref().or(self.host.as_deref());
-        let mut parts = vec![self.role.as_deref().unwrap_or(""), &self.name, host.unwrap_or("")];
-        // A mount point, a device or a job tells two conditions of one name on one host apart.
+        let guessed = self.labels.contains_key(VALUES);
+        let host = self.instance_id.as_deref().or(self.host.as_deref()).filter(|_| !guessed);
+        let role = self.role.as_deref().filter(|_| !guessed);
+        let mut parts = vec![role.unwrap_or(""), &self.name, host.unwrap_or("")];
         for (name, value) in &self.labels {
-            if !VOLATILE_LABELS.contains(&name.as_str()) {
+            if !VOLATILE_LABELS.iter().any(|volatile| name.eq_ignore_ascii_case(volatile)) {
                 parts.push(name);
                 parts.push(value);
             }
@@ -90,8 +111,41 @@ impl Alert {
     }
 }
 
-/// Labels that may differ between the firing and the resolved message of one condition.
-const VOLATILE_LABELS: &[&str] = &["severity", "value", "summary", "description", "message", "status"];
+/// Labels that may differ between the firing and the resolved message of one condition: prose,
+/// measures, times, and which replica of Prometheus said it.
+const VOLATILE_LABELS: &[&str] = &[
+    "severity",
+    "value",
+    "current",
+    "current_value",
+    "threshold",
+    "percent",
+    "duration",
+    "since",
+    "start",
+    "startsat",
+    "starts_at",
+    "started",
+    "end",
+    "endsat",
+    "time",
+    "timestamp",
+    "date",
+    "summary",
+    "description",
+    "message",
+    "title",
+    "text",
+    "output",
+    "link",
+    "url",
+    "runbook_url",
+    "status",
+    "state",
+    "replica",
+    "prometheus_replica",
+    "__replica__",
+];
 
 /// An alert together with where it stood.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,9 @@
 //! Who may raise alerts: a sender is known by its ids, never by a name or an icon.
 
+use std::sync::Arc;
+
+use super::Message;
+
 /// The built-in formats, and the one the user writes.
 #[derive(Clone, Debug)]
 pub enum Format {
@@ -26,4 +30,30 @@ pub struct Sender {
     pub instance: Option<String>,
     /// Whether it sends resolved messages; where it does not, `verify` decides.
     pub resolves: bool,
+}
+
+impl Sender {
+    /// Whether the message is this sender's: every id in the config is the message's own. User
+    /// names, icons and profile names prove nothing, since any webhook sets them. A sender without
+    /// an id is nobody.
+    pub fn matches(&self, message: &Message) -> bool {
+        let pairs = [
+            (&self.bot_id, &message.bot_id),
+            (&self.app_id, &message.app_id),
+            (&self.user_id, &message.user),
+        ];
+        self.ids() > 0 && pairs.iter().all(|(wanted, given)| wanted.is_none() || wanted == given)
+    }
+
+    /// How many ids the config gives.
+    fn ids(&self) -> usize {
+        [&self.bot_id, &self.app_id, &self.user_id].iter().filter(|id| id.is_some()).count()
+    }
+}
+
+/// The configured sender of this message. When several match, the one with most ids is meant, and
+/// of those the first in the config.
+pub fn trusted<'a>(senders: &'a [Arc<Sender>], message: &Message) -> Option<&'a Arc<Sender>> {
+    let matching = senders.iter().filter(|sender| sender.matches(message));
+    matching.reduce(|best, other| if other.ids() > best.ids() { other } else { best })
 }

@@ -1,11 +1,19 @@
 //! `heal.yaml`: read with places and hints like the rules, checked whole before anything starts.
 
+mod files;
+mod load;
+mod read;
+mod senders;
+
 use std::path::PathBuf;
 use std::sync::Arc;
-
 use std::time::Duration;
 
 use crate::alert::Sender;
+
+pub use files::read_rules;
+pub use load::{Loaded, agree, load};
+pub use read::{check_store, parse};
 
 /// How Slack reaches the bot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,3 +64,6 @@ pub struct Config {
     pub defaults: crate::rule::Defaults,
     pub limits: Limits,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,195 @@
-//! (to come)
+//! claim → read facts → step → commit → perform effects.
+//!
+//! The engine joins the adapters; what may happen is decided in [`decide`], inside transactions, by
+//! the core. Everything said or sent is owed in the store first and carried out after the commit, so
+//! start-up is nothing special: what is owed is carried out, what runs is watched, what is due is woken.
+
+mod clicks;
+mod clock;
+mod commands;
+mod decide;
+pub mod metrics;
+mod people;
+mod perform;
+mod react;
+mod receive;
+mod resume;
+mod send;
+mod timer;
+mod watch;
+
+use std::sync::{Arc, RwLock};
+
+use tokio::sync::{mpsc, watch as channel};
+
+use crate::alert::Sender;
+use crate::aws::{Ssm, Targets};
+use crate::config::Config;
+use crate::lifecycle::RemediationId;
+use crate::rule::RuleSet;
+use crate::slack::{self, Delivery, Identity, send::Queue};
+use crate::store::{self, Store};
+
+pub use clock::Clock;
+use decide::{Decided, Ground};
+use metrics::Metrics;
+use people::People;
+
+/// What the engine is made of.
+pub struct Parts {
+    pub config: Arc<Config>,
+    pub rules: Arc<RuleSet>,
+    pub store: Store,
+    pub slack: slack::Client,
+    pub queue: Queue,
+    pub ssm: Ssm,
+    pub targets: Targets,
+    pub clock: Clock,
+    pub identity: Identity,
+    /// Ids of the channels where alerts are read; the first takes what belongs to no alert.
+    pub channels: Vec<String>,
+    pub metrics: Arc<Metrics>,
+    /// How Socket Mode stands, for `/heal status`.
+    pub socket: channel::Receiver<slack::socket::Status>,
+}
+
+/// Cheap to clone; all clones are one engine.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    rules: RwLock<Arc<RuleSet>>,
+    people: People,
+    alarm: timer::Alarm,
+    watched: watch::Watched,
+    reactions: react::Reactions,
+}
+
+impl Engine {
+    pub fn new(parts: Parts) -> Engine {
+        let people = People::new(parts.slack.clone(), parts.identity.team_id.clone());
+        let rules = RwLock::new(Arc::clone(&parts.rules));
+        Engine(Arc::new(Inner {
+            parts,
+            rules,
+            people,
+            alarm: timer::Alarm::default(),
+            watched: watch::Watched::default(),
+            reactions: react::Reactions::default(),
+        }))
+    }
+
+    /// Takes deliveries and does all that follows from them, until `shutdown` says true.
+    pub async fn run(&self, mut deliveries: mpsc::Receiver<Delivery>, mut shutdown: channel::Receiver<bool>) {
+        if let Err(error) = self.resume().await {
+            self.store_failed("reading what is owed", &error);
+        }
+        let time = tokio::spawn({
+            let engine = self.clone();
+            async move { engine.keep_time().await }
+        });
+        let watch = tokio::spawn({
+            let engine = self.clone();
+            async move { engine.keep_watching().await }
+        });
+        loop {
+            tokio::select! {
+                delivery = deliveries.recv() => match delivery {
+                    Some(delivery) => self.take(delivery),
+                    None => break,
+                },
+                _ = shutdown.wait_for(|stop| *stop) => break,
+            }
+        }
+        time.abort();
+        watch.abort();
+    }
+
+    fn parts(&self) -> &Parts {
+        &self.0.parts
+    }
+
+    fn store(&self) -> &Store {
+        &self.0.parts.store
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.0.parts.clock
+    }
+
+    fn config(&self) -> &Config {
+        &self.0.parts.config
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.0.parts.metrics
+    }
+
+    fn people(&self) -> &People {
+        &self.0.people
+    }
+
+    fn alarm(&self) -> &timer::Alarm {
+        &self.0.alarm
+    }
+
+    fn rules(&self) -> Arc<RuleSet> {
+        Arc::clone(&self.0.rules.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// What decisions of this moment look at.
+    fn ground(&self) -> Ground {
+        Ground { rules: self.rules(), now: self.clock().now(), max_age: self.config().limits.max_age }
+    }
+
+    fn senders(&self) -> &[Arc<Sender>] {
+        &self.0.parts.config.senders
+    }
+
+    fn store_failed(&self, doing: &str, error: &store::Error) {
+        self.metrics().store_errors.inc();
+        tracing::error!(%error, "{doing} failed in the store");
+    }
+
+    /// After the commit: performs what is owed and minds what is due.
+    fn carry_out(&self, decided: Decided) {
+        for name in &decided.entered {
+            self.metrics().remediations.get_or_create(&metrics::NameLabel { name }).inc();
+        }
+        for changed in decided.changed.values() {
+            self.note_change(changed);
+        }
+        if let Some(due) = decided.due_at {
+            self.alarm().set(due);
+        }
+        for owed in decided.owed {
+            if let Some(remediation) = decided.changed.get(&owed.remediation) {
+                self.perform(owed, Arc::clone(remediation), false);
+            }
+        }
+    }
+
+    /// Logs a change, counts what was held, and watches what runs.
+    fn note_change(&self, changed: &Arc<crate::lifecycle::Remediation>) {
+        use crate::lifecycle::{Ending, State};
+        let (id, key, state) = (&changed.id, &changed.rule_key, changed.state.name());
+        match &changed.state {
+            State::Ended { outcome, why, .. } => {
+                if let Ending::Gate { reason } = why {
+                    self.metrics().held.get_or_create(&metrics::NameLabel { name: reason.name() }).inc();
+                }
+                tracing::info!(remediation = %id, rule = %key, outcome = outcome.as_str(), "remediation {id} of {key}: {}", outcome.as_str());
+            }
+            _ => tracing::debug!(remediation = %id, rule = %key, state, "remediation {id} of {key} is {state}"),
+        }
+        self.0.watched.mind(changed);
+    }
+}
+
+/// A fresh id: 12 characters, 60 bits. Without `x`, which counts successors of a withdrawn one.
+fn fresh_id() -> RemediationId {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwyz2345679";
+    let id = (0..12).map(|_| char::from(ALPHABET[fastrand::usize(..ALPHABET.len())])).collect();
+    RemediationId(id)
+}

@@ -82,6 +82,15 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// What has to become free: `instance:i-…`, `role:web`; `None` where only time helps.
+    pub fn waits_for(&self, instance: &str, role: &str) -> Option<String> {
+        match self {
+            Reason::InstanceTaken { .. } => Some(format!("instance:{instance}")),
+            Reason::RoleFull { .. } => Some(format!("role:{role}")),
+            _ => None,
+        }
+    }
+
     /// The gate's name for metrics and the journal.
     pub fn name(&self) -> &'static str {
         match self {

@@ -149,6 +149,11 @@ impl Remediation {
         }
     }
 
+    /// The service group that `at_once` counts in: the alert's, else the rule's.
+    pub fn role(&self) -> &str {
+        self.alert.role.as_deref().unwrap_or(&self.rule_key.role)
+    }
+
     /// Whether a person ordered it, so that cooldown, attempts and age are not asked.
     pub fn is_ordered(&self) -> bool {
         !matches!(self.trigger, Trigger::Alert)

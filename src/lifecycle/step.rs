@@ -15,7 +15,7 @@ const SEND_WITHIN: Duration = Duration::from_secs(120);
 /// a margin for its own bookkeeping: after that heal stops waiting for an answer.
 const ANSWER_MARGIN: Duration = Duration::from_secs(90);
 /// How often a waiting remediation looks again although nothing woke it.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
 type Outcomes = Result<Step, Refused>;
 
@@ -116,8 +116,7 @@ fn declaring(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts)
                 (Stage::Auto, _) if next.policy.grace.is_zero() => Ok(try_to_send(next, facts)),
                 (Stage::Auto, _) => {
                     next.state = State::Counting { until: facts.now.plus(next.policy.grace) };
-                    // The declaration says from when on the grace counts.
-                    Ok(Step { next, effects: vec![Effect::UpdateDeclaration] })
+                    Ok(Step { next, effects: Vec::new() })
                 }
                 (Stage::Approve, Trigger::Again { .. }) if approved => Ok(try_to_send(next, facts)),
                 (Stage::Approve, _) => {

@@ -1,14 +1,33 @@
 //! Rule files: parsed with places, validated with hints, indexed, matched.
 //!
 //! A rule is immutable once loaded. What a file does not say comes from the config's `defaults`,
-//! then from [`Rule::built_in`]'s values (contract: stage approve, approvals 1, grace 15s, timeout 5m,
+//! then from [`Rule::assemble`]'s own values (contract: stage approve, approvals 1, grace 15s, timeout 5m,
 //! cooldown 30m, attempts [3/1h, 7/7d], at_once 1, approve_within 30m, resolve_within 10m).
+
+mod ambiguity;
+pub mod diagnostic;
+mod environment;
+mod glob;
+mod index;
+mod key;
+mod load;
+pub mod settings;
+mod sides;
+pub mod template;
+pub mod values;
+pub mod yaml;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use diagnostic::{Diagnostic, Severity};
+pub use glob::glob_match;
+pub use index::RuleSet;
+pub use load::load;
+pub use template::Template;
 
 /// `ROLE:ALERT`; either side may hold `*`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -119,6 +138,66 @@ pub struct Rule {
     pub fix: Option<Fix>,
 }
 
+impl Rule {
+    /// A rule of what it says itself, then of what `defaults` say, then of the built-in values
+    /// (contract, "What a rule does not say"). A key that the rule has replaces the default's as a whole.
+    /// `confirm`, `verify` and `env` of `defaults` are for shell rules.
+    pub fn assemble(key: RuleKey, place: Place, action: Action, own: Defaults, defaults: &Defaults) -> Rule {
+        let shell = matches!(action, Action::Commands(_));
+        let built_in = Rule::built_in();
+        let inherited = |value: &Option<String>| value.clone().filter(|_| shell);
+        let approvers = own.approvers.or_else(|| defaults.approvers.clone()).unwrap_or_default();
+        Rule {
+            key,
+            place,
+            about: own.about.or_else(|| defaults.about.clone()),
+            confirm: own.confirm.or_else(|| inherited(&defaults.confirm)),
+            verify: own.verify.or_else(|| inherited(&defaults.verify)),
+            stage: own.stage.or(defaults.stage).unwrap_or(Stage::Approve),
+            grace: own.grace.or(defaults.grace).unwrap_or(built_in.grace),
+            timeout: own.timeout.or(defaults.timeout).unwrap_or(built_in.timeout),
+            cooldown: own.cooldown.or(defaults.cooldown).unwrap_or(built_in.cooldown),
+            attempts: own.attempts.or_else(|| defaults.attempts.clone()).unwrap_or(built_in.attempts),
+            at_once: own.at_once.or(defaults.at_once).unwrap_or(1),
+            when: own.when.or_else(|| defaults.when.clone()).unwrap_or_default(),
+            env: own.env.or_else(|| defaults.env.clone().filter(|_| shell)).unwrap_or_default(),
+            approvers,
+            approvals: own.approvals.or(defaults.approvals).unwrap_or(1),
+            approve_within: own.approve_within.or(defaults.approve_within).unwrap_or(built_in.approve_within),
+            resolve_within: own.resolve_within.or(defaults.resolve_within).unwrap_or(built_in.resolve_within),
+            runbook: own.runbook.or_else(|| defaults.runbook.clone()),
+            owner: own.owner.or_else(|| defaults.owner.clone()),
+            fix: own.fix.or_else(|| defaults.fix.clone()),
+            action,
+        }
+    }
+
+    fn built_in() -> BuiltIn {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        BuiltIn {
+            grace: Duration::from_secs(15),
+            timeout: minutes(5),
+            cooldown: minutes(30),
+            attempts: vec![
+                Attempts { count: 3, window: minutes(60) },
+                Attempts { count: 7, window: minutes(7 * 24 * 60) },
+            ],
+            approve_within: minutes(30),
+            resolve_within: minutes(10),
+        }
+    }
+}
+
+/// What holds where neither the rule nor the config says it.
+struct BuiltIn {
+    grace: Duration,
+    timeout: Duration,
+    cooldown: Duration,
+    attempts: Vec<Attempts>,
+    approve_within: Duration,
+    resolve_within: Duration,
+}
+
 /// What the config's `defaults` say; `None` where they are silent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Defaults {
@@ -141,3 +220,6 @@ pub struct Defaults {
     pub about: Option<String>,
     pub fix: Option<Fix>,
 }
+
+#[cfg(test)]
+mod tests;

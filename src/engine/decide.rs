@@ -1,0 +1,378 @@
+//! One decision inside one transaction: facts are read, the lifecycle steps, and the new state, the
+//! journal line and the effects owed are written together. Nothing here touches the world.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::alert::{Alert, Origin};
+use crate::gate::{Facts, Pause, Used};
+use crate::lifecycle::{self, Effect, Input, Policy, Refused, Remediation, RemediationId, State, Trigger};
+use crate::plan::{Plan, Target, Unusable};
+use crate::rule::{Rule, RuleSet, glob_match};
+use crate::store::{self, Owed, Record, Tx};
+use crate::time::Timestamp;
+
+/// How many that wait are tried when something becomes free. The next release tries the next ones.
+const WOKEN_AT_ONCE: usize = 8;
+
+/// What decisions look at besides the store; a snapshot, so that one transaction sees one rule set.
+#[derive(Clone)]
+pub(super) struct Ground {
+    pub rules: Arc<RuleSet>,
+    pub now: Timestamp,
+    pub max_age: Duration,
+}
+
+/// What a transaction decided, for the shell to carry out after the commit.
+#[derive(Default)]
+pub(super) struct Decided {
+    /// Effects owed, in the order they were owed.
+    pub owed: Vec<Owed>,
+    /// The newest snapshot of every remediation that changed, with its alert's row.
+    pub changed: HashMap<RemediationId, Arc<Remediation>>,
+    /// The earliest moment something is due.
+    pub due_at: Option<Timestamp>,
+    /// Names of states entered and outcomes reached, for metrics.
+    pub entered: Vec<&'static str>,
+}
+
+impl Decided {
+    fn owe(&mut self, owed: Owed) {
+        self.owed.retain(|have| have.remediation != owed.remediation || have.effect != owed.effect);
+        self.owed.push(owed);
+    }
+}
+
+/// What a new remediation is opened for.
+pub(super) struct Opening<'a> {
+    pub id: RemediationId,
+    pub rule: &'a Rule,
+    pub trigger: Trigger,
+    pub alert: &'a Alert,
+    /// Its row, where there is an alert.
+    pub row: Option<i64>,
+    pub origin: &'a Origin,
+    /// Whether its sender says when it is over.
+    pub resolves: bool,
+    /// The node, where the cache knew it.
+    pub target: Option<Result<Target, Unusable>>,
+}
+
+/// Opens a remediation and takes it as far as it goes at once.
+pub(super) fn open(
+    tx: &mut dyn Tx,
+    ground: &Ground,
+    opening: Opening<'_>,
+    out: &mut Decided,
+) -> store::Result<RemediationId> {
+    let new = Remediation {
+        id: opening.id,
+        rule_key: opening.rule.key.clone(),
+        policy: Policy::new(opening.rule, opening.resolves),
+        trigger: opening.trigger,
+        alert: opening.alert.clone(),
+        origin: opening.origin.clone(),
+        target: None,
+        plan: None,
+        opened_at: ground.now,
+        approvals: Vec::new(),
+        declaration: None,
+        report: None,
+        sent_at: None,
+        command_id: None,
+        ran: None,
+        state: State::Resolving { until: ground.now },
+    };
+    let id = new.id.clone();
+    let facts = facts(tx, ground, &new, opening.row, None)?;
+    let mut step = lifecycle::open(new, &facts);
+    let inline = opening.target.filter(|_| step.effects == [Effect::Resolve]);
+    if inline.is_some() {
+        step.effects.clear();
+    }
+    tx.insert_remediation(&step.next, opening.row)?;
+    let who = who_began(&step.next);
+    tx.record(&Record {
+        at: ground.now,
+        remediation: Some(&id),
+        what: "opened",
+        who: &who,
+        why: &step.next.rule_key.to_string(),
+    })?;
+    keep(tx, step, out)?;
+    if let Some(found) = inline {
+        let input =
+            Input::TargetResolved(found.and_then(|target| plan_for(opening.rule, opening.alert, target)));
+        // The machine just asked for this, so it cannot refuse it.
+        drop(apply(tx, ground, &id, &input, "heal", out)?);
+    }
+    Ok(id)
+}
+
+fn who_began(remediation: &Remediation) -> String {
+    match &remediation.trigger {
+        Trigger::Alert => remediation.origin.sender.clone(),
+        Trigger::Person { user } | Trigger::Again { user, .. } => user.clone(),
+    }
+}
+
+/// The exact plan, checked to fit into one declaration: what is not shown whole is not run.
+pub(super) fn plan_for(rule: &Rule, alert: &Alert, target: Target) -> Result<(Target, Plan), Unusable> {
+    let plan = crate::plan::plan(rule, alert, &target)?;
+    crate::message::fits(&plan).map_err(|why| Unusable::Unfit { why })?;
+    Ok((target, plan))
+}
+
+/// One input to one remediation. The inner error is the machine's refusal: nothing changed but the journal.
+pub(super) fn apply(
+    tx: &mut dyn Tx,
+    ground: &Ground,
+    id: &RemediationId,
+    input: &Input,
+    who: &str,
+    out: &mut Decided,
+) -> store::Result<Result<(), Refused>> {
+    let Some((before, row)) = tx.remediation(id)? else {
+        return Ok(Err(Refused::Over { outcome: None }));
+    };
+    let instance = match input {
+        Input::TargetResolved(Ok((target, _))) => Some(target.instance_id.clone()),
+        _ => None,
+    };
+    let facts = facts(tx, ground, &before, row, instance.as_deref())?;
+    let step = match lifecycle::step(&before, input, &facts) {
+        Ok(step) => step,
+        Err(refused) => {
+            if let Some(due) = before.state.due_at() {
+                hint(out, due);
+            }
+            if refused != Refused::Nothing {
+                let why = format!("{} in state {}: {refused:?}", input.name(), before.state.name());
+                tx.record(&Record {
+                    at: ground.now,
+                    remediation: Some(id),
+                    what: "refused",
+                    who,
+                    why: &why,
+                })?;
+            }
+            return Ok(Err(refused));
+        }
+    };
+    let entered = step.next.state.name();
+    let mut why = entered.to_owned();
+    if let State::Ended { outcome, why: ending, .. } = &step.next.state {
+        why = format!("{}: {}", outcome.as_str(), describe(ending));
+    }
+    tx.record(&Record { at: ground.now, remediation: Some(id), what: input.name(), who, why: &why })?;
+    let frees_role = before.state.takes_role_slot() && !step.next.state.takes_role_slot();
+    let frees_instance = before.state.takes_instance() && !step.next.state.takes_instance();
+    let reopen = step.effects.contains(&Effect::Reopen);
+    let role = format!("role:{}", step.next.role());
+    let instance = step.next.target.as_ref().map(|target| format!("instance:{}", target.instance_id));
+    tx.update_remediation(&step.next)?;
+    let next = step.next.clone();
+    keep(tx, step, out)?;
+    if frees_instance && let Some(instance) = &instance {
+        wake(tx, ground, instance, out)?;
+    }
+    if frees_role {
+        wake(tx, ground, &role, out)?;
+    }
+    if reopen {
+        reopen_under_current_rule(tx, ground, &next, row, out)?;
+    }
+    Ok(Ok(()))
+}
+
+/// An ending in one word and its detail, for the journal.
+fn describe(ending: &lifecycle::Ending) -> String {
+    match ending {
+        lifecycle::Ending::Gate { reason } => format!("gate {}", reason.name()),
+        other => serde_json::to_string(other).unwrap_or_default(),
+    }
+}
+
+/// Keeps what a step owes.
+fn keep(tx: &mut dyn Tx, step: lifecycle::Step, out: &mut Decided) -> store::Result<()> {
+    let lifecycle::Step { next, effects } = step;
+    for effect in effects {
+        if effect != Effect::Reopen {
+            let owed = tx.owe(&next.id, effect)?;
+            out.owe(owed);
+        }
+    }
+    if let Some(due) = next.state.due_at() {
+        hint(out, due);
+    }
+    out.entered.push(next.outcome().map_or(next.state.name(), lifecycle::Outcome::as_str));
+    out.changed.insert(next.id.clone(), Arc::new(next));
+    Ok(())
+}
+
+fn hint(out: &mut Decided, due: Timestamp) {
+    out.due_at = Some(out.due_at.map_or(due, |have| have.min(due)));
+}
+
+/// Lets those that wait for what became free look again, oldest first.
+fn wake(tx: &mut dyn Tx, ground: &Ground, what: &str, out: &mut Decided) -> store::Result<()> {
+    for id in tx.waiting_for(what, WOKEN_AT_ONCE)? {
+        drop(apply(tx, ground, &id, &Input::Woken, "heal", out)?);
+        let taken = out.changed.get(&id).is_some_and(|woken| woken.state.takes_role_slot());
+        if taken {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// A declaration under a rule that changed is withdrawn and a new one made.
+fn reopen_under_current_rule(
+    tx: &mut dyn Tx,
+    ground: &Ground,
+    withdrawn: &Remediation,
+    row: Option<i64>,
+    out: &mut Decided,
+) -> store::Result<()> {
+    let rules = Arc::clone(&ground.rules);
+    let Some(rule) = rule_in_force(&rules, withdrawn) else { return Ok(()) };
+    let opening = Opening {
+        id: successor(&withdrawn.id),
+        rule,
+        trigger: withdrawn.trigger.clone(),
+        alert: &withdrawn.alert,
+        row,
+        origin: &withdrawn.origin,
+        resolves: withdrawn.policy.resolves,
+        target: None,
+    };
+    open(tx, ground, opening, out)?;
+    Ok(())
+}
+
+/// The id of the remediation that follows a withdrawn one: derived, so that a repeat derives it again.
+fn successor(id: &RemediationId) -> RemediationId {
+    match id.0.rsplit_once('x') {
+        Some((stem, count)) if count.parse::<u32>().is_ok() => {
+            RemediationId(format!("{stem}x{}", count.parse::<u32>().unwrap_or(1).saturating_add(1)))
+        }
+        _ => RemediationId(format!("{id}x2")),
+    }
+}
+
+/// The rule that answers this remediation's alert today.
+fn rule_in_force<'a>(rules: &'a RuleSet, remediation: &Remediation) -> Option<&'a Arc<Rule>> {
+    match (&remediation.trigger, &remediation.alert.role) {
+        (Trigger::Alert | Trigger::Again { .. }, Some(role)) => {
+            rules.find(role, &remediation.alert.name, &remediation.alert.labels)
+        }
+        _ => rules.get(&remediation.rule_key),
+    }
+}
+
+/// Whether the rule in force is not the one that was declared.
+fn rule_changed(rules: &RuleSet, remediation: &Remediation) -> bool {
+    let (Some(target), Some(declared)) = (&remediation.target, &remediation.plan) else { return false };
+    let Some(rule) = rule_in_force(rules, remediation) else { return true };
+    if rule.key != remediation.rule_key || rule.stage != remediation.policy.stage {
+        return true;
+    }
+    if rule.approvals != remediation.policy.approvals || rule.approvers != remediation.policy.approvers {
+        return true;
+    }
+    match crate::plan::plan(rule, &remediation.alert, target) {
+        Ok(plan) => plan != *declared,
+        Err(_) => true,
+    }
+}
+
+/// Reads what the gates and the machine look at.
+fn facts(
+    tx: &mut dyn Tx,
+    ground: &Ground,
+    remediation: &Remediation,
+    row: Option<i64>,
+    instance: Option<&str>,
+) -> store::Result<Facts> {
+    let now = ground.now;
+    let sent = !remediation.state.is_before_sending();
+    let resolved_at = match row {
+        Some(row) => tx.alert_resolved_at(row)?,
+        None => None,
+    };
+    let raised_at = match remediation.trigger {
+        Trigger::Alert => remediation.origin.at,
+        Trigger::Person { .. } | Trigger::Again { .. } => remediation.opened_at,
+    };
+    let mut facts = Facts {
+        now,
+        resolved_at,
+        raised_at,
+        max_age: ground.max_age,
+        pause: None,
+        under_way: None,
+        cooldown_until: None,
+        attempts: Vec::new(),
+        instance_taken: None,
+        role_running: 0,
+        at_once: remediation.policy.at_once,
+        rule_changed: false,
+        ordered: remediation.is_ordered(),
+    };
+    if sent {
+        // What was sent is beyond the gates; nothing of the rest is looked at.
+        return Ok(facts);
+    }
+    facts.pause = pause_of(&tx.active_pauses(now)?, remediation);
+    let known = remediation.target.as_ref().map(|target| target.instance_id.as_str());
+    let Some(instance) = instance.or(known) else { return Ok(facts) };
+    let (key, id) = (&remediation.rule_key, &remediation.id);
+    facts.under_way = tx.under_way(key, instance, id)?;
+    facts.instance_taken = tx.instance_taken(instance, id)?;
+    facts.role_running = tx.role_running(remediation.role(), id)?;
+    facts.cooldown_until = tx.last_acted(key, instance)?.map(|at| at.plus(remediation.policy.cooldown));
+    if let Some(rule) = ground.rules.get(key) {
+        facts.attempts = attempts(tx, rule, instance, now)?;
+    }
+    facts.rule_changed = rule_changed(&ground.rules, remediation);
+    Ok(facts)
+}
+
+/// How much of each of the rule's windows is used.
+fn attempts(tx: &mut dyn Tx, rule: &Rule, instance: &str, now: Timestamp) -> store::Result<Vec<Used>> {
+    let Some(longest) = rule.attempts.iter().map(|allowed| allowed.window).max() else {
+        return Ok(Vec::new());
+    };
+    let newest_first = tx.attempts_since(&rule.key, instance, now.minus(longest))?;
+    let window = |allowed: &crate::rule::Attempts| {
+        let since = now.minus(allowed.window);
+        let used = newest_first.iter().take_while(|at| **at > since).count();
+        // The attempt that has to leave the window before another fits.
+        let blocking = usize::try_from(allowed.count).ok().and_then(|count| count.checked_sub(1));
+        let free_at =
+            blocking.and_then(|index| newest_first.get(index)).map_or(now, |at| at.plus(allowed.window));
+        Used { allowed: *allowed, used: u32::try_from(used).unwrap_or(u32::MAX), free_at }
+    };
+    Ok(rule.attempts.iter().map(window).collect())
+}
+
+/// The pause that holds this remediation, by its rule's key or by its alert's own `ROLE:ALERT`; where
+/// several do, the one that holds longest.
+fn pause_of(active: &[Pause], remediation: &Remediation) -> Option<Pause> {
+    if active.is_empty() {
+        return None;
+    }
+    let rule = remediation.rule_key.to_string();
+    let alert = format!("{}:{}", remediation.role(), remediation.alert.name);
+    active
+        .iter()
+        .filter(|pause| pause_matches(&pause.pattern, &rule) || pause_matches(&pause.pattern, &alert))
+        .max_by_key(|pause| (pause.until.is_none(), pause.until, pause.id))
+        .cloned()
+}
+
+/// Whether a pause's pattern holds this key; `*` alone is everything.
+pub(super) fn pause_matches(pattern: &str, key: &str) -> bool {
+    pattern == "*" || glob_match(pattern, key)
+}

@@ -1,0 +1,203 @@
+//! The HTTP side: accepts connections, serves the Web API, uploads, response_urls and the socket.
+//!
+//! The accept loop is our own, so that a fault can close a connection in place of an answer.
+
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use axum::body::Body;
+use axum::extract::FromRequestParts;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use super::api::{self, Args, Reply};
+use super::fault::Fault;
+use super::shared::Shared;
+use super::socket;
+use super::view::{Call, View};
+
+/// The largest body taken.
+const BODY: usize = 8 << 20;
+
+/// Serves until stopped.
+pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+    let mut serving = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.until_stopped() => return,
+            Some(_) = serving.join_next() => continue,
+        };
+        let Ok((stream, _)) = accepted else { continue };
+        let refusing = *shared.refusing_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if refusing.is_some_and(|until| Instant::now() < until) {
+            continue;
+        }
+        // Answers are small and latency is what gets measured here.
+        let _ = stream.set_nodelay(true);
+        let shared = shared.clone();
+        serving.spawn(async move {
+            let service = service_fn(|request| serve(shared.clone(), request));
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades();
+            tokio::select! {
+                // An error is a client that went away, or a reset that was ordered.
+                _ = connection => {}
+                () = shared.until_stopped() => {}
+            }
+        });
+    }
+}
+
+/// One request. An error closes the connection without an answer.
+async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response, io::Error> {
+    let (mut parts, body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    let query = parts.uri.query().map(str::to_owned);
+    if path.trim_end_matches('/') == "/link" {
+        let ticket = url::form_urlencoded::parse(query.as_deref().unwrap_or_default().as_bytes())
+            .find(|(name, _)| name == "ticket")
+            .map(|(_, ticket)| ticket.into_owned());
+        let known = ticket.is_some_and(|t| shared.update(|view| view.tickets.remove(&t)));
+        if !known {
+            return Ok(StatusCode::FORBIDDEN.into_response());
+        }
+        return Ok(match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+            Ok(upgrade) => upgrade.on_upgrade(move |stream| socket::run(shared, stream)),
+            Err(rejection) => rejection.into_response(),
+        });
+    }
+    let Ok(body) = Limited::new(body, BODY).collect().await else {
+        return Ok(StatusCode::PAYLOAD_TOO_LARGE.into_response());
+    };
+    let body = body.to_bytes();
+    let rest = |prefix: &str| path.strip_prefix(prefix).map(str::to_owned);
+    if let Some(method) = rest("/api/") {
+        return web_api(&shared, &method, &parts.headers, query.as_deref(), &body).await;
+    }
+    if let Some(id) = rest("/upload/") {
+        return Ok(upload(&shared, &id, &parts.headers, &body));
+    }
+    if let Some(id) = rest("/actions/") {
+        let args = Args::read(None, None, content_type(&parts.headers), &body).unwrap_or_default();
+        return Ok(match shared.update(|view| api::answer_url(view, &id, &args)) {
+            Ok(()) => "ok".into_response(),
+            Err(fail) => {
+                let status =
+                    if fail.code.ends_with("_url") { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST };
+                let body = json!({"ok": false, "error": fail.code, "response_metadata": {"messages": fail.messages}});
+                (status, body.to_string()).into_response()
+            }
+        });
+    }
+    if let Some(id) = rest("/files/") {
+        let file = shared.read(|view| view.files.iter().find(|f| f.id == id).map(|f| f.bytes.clone()));
+        return Ok(file.map_or_else(|| StatusCode::NOT_FOUND.into_response(), IntoResponse::into_response));
+    }
+    Ok(StatusCode::NOT_FOUND.into_response())
+}
+
+async fn web_api(
+    shared: &Arc<Shared>,
+    method: &str,
+    headers: &HeaderMap,
+    query: Option<&str>,
+    body: &Bytes,
+) -> Result<Response, io::Error> {
+    let at = SystemTime::now();
+    let authorization = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+    let kind = content_type(headers);
+    // Slack's upload methods take forms only; JSON gives `invalid_arguments`.
+    let form_only = method == "files.getUploadURLExternal" && kind.starts_with("application/json");
+    let args = match Args::read(authorization, query, kind, body) {
+        Some(args) if !form_only => args,
+        Some(args) => Args { token: args.token, ..Args::default() },
+        None => return Ok(answer(shared, &Reply::refused("invalid_json"))),
+    };
+    let fault = shared.update(|view| take_fault(view, method));
+    let reply = match &fault {
+        Some(Fault::ResetBefore) => {
+            record(shared, method, &args, at, 0, Value::Null);
+            return Err(io::Error::other("reset before handling"));
+        }
+        Some(Fault::RateLimited(seconds)) => Reply::limited(*seconds),
+        Some(Fault::ServerError) => Reply { status: 500, retry_after: None, body: Value::Null },
+        Some(Fault::Refused(code)) => Reply::refused(code),
+        Some(Fault::Stalled(time)) => {
+            tokio::time::sleep(*time).await;
+            shared.update(|view| api::call(view, method, &args))
+        }
+        Some(Fault::ResetAfter) | None => shared.update(|view| api::call(view, method, &args)),
+    };
+    if fault == Some(Fault::ResetAfter) {
+        record(shared, method, &args, at, 0, reply.body);
+        return Err(io::Error::other("reset after handling"));
+    }
+    record(shared, method, &args, at, reply.status, reply.body.clone());
+    Ok(answer(shared, &reply))
+}
+
+fn take_fault(view: &mut View, method: &str) -> Option<Fault> {
+    let own = view.faults.get_mut(method).and_then(std::collections::VecDeque::pop_front);
+    own.or_else(|| view.faults.get_mut("*").and_then(std::collections::VecDeque::pop_front))
+}
+
+fn record(shared: &Arc<Shared>, method: &str, args: &Args, at: SystemTime, status: u16, answer: Value) {
+    let body = Value::Object(args.map.clone());
+    let call = Call { method: method.to_owned(), body, at, status, answer };
+    shared.update(|view| view.calls.push(call));
+}
+
+fn answer(shared: &Shared, reply: &Reply) -> Response {
+    let mut response = Response::builder()
+        .status(reply.status)
+        .header(header::CONTENT_TYPE, "application/json; charset=utf-8")
+        .header("x-oauth-scopes", shared.options.scopes.join(","));
+    if let Some(seconds) = reply.retry_after {
+        response = response.header(header::RETRY_AFTER, seconds);
+    }
+    let body = if reply.body.is_null() { String::new() } else { reply.body.to_string() };
+    response.body(Body::from(body)).unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}
+
+/// The bytes of a file: the raw body, or the first part of a multipart form.
+fn upload(shared: &Arc<Shared>, id: &str, headers: &HeaderMap, body: &Bytes) -> Response {
+    let kind = content_type(headers);
+    let bytes = match kind.split("boundary=").nth(1) {
+        Some(boundary) if kind.starts_with("multipart/") => first_part(body, boundary.trim_matches('"')),
+        _ => Some(body.to_vec()),
+    };
+    let Some(bytes) = bytes.filter(|b| !b.is_empty()) else { return StatusCode::BAD_REQUEST.into_response() };
+    let size = bytes.len();
+    let known = shared.update(|view| match view.uploads.get_mut(id) {
+        Some(file) => {
+            file.bytes = bytes;
+            true
+        }
+        None => false,
+    });
+    if known { format!("OK - {size}").into_response() } else { StatusCode::NOT_FOUND.into_response() }
+}
+
+fn first_part(body: &[u8], boundary: &str) -> Option<Vec<u8>> {
+    let find = |hay: &[u8], needle: &[u8]| hay.windows(needle.len()).position(|w| w == needle);
+    let start = find(body, b"\r\n\r\n")? + 4;
+    let rest = body.get(start..)?;
+    let end = find(rest, format!("\r\n--{boundary}").as_bytes())?;
+    rest.get(..end).map(<[u8]>::to_vec)
+}
+
+fn content_type(headers: &HeaderMap) -> &str {
+    headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default()
+}

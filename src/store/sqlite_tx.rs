@@ -1,0 +1,509 @@
+//! The store's transaction on SQLite. Statements are prepared once and kept by the connection.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{AlertRow, Error, HistoryRow, NewAlert, Owed, Record, Result, Tally, Tx};
+use crate::alert::Status;
+use crate::gate::Pause;
+use crate::lifecycle::{Effect, Remediation, RemediationId, State};
+use crate::rule::{RuleKey, glob_match};
+use crate::time::Timestamp;
+
+pub(super) struct SqliteTx<'a> {
+    db: &'a Connection,
+}
+
+impl<'a> SqliteTx<'a> {
+    pub(super) fn new(db: &'a Connection) -> SqliteTx<'a> {
+        SqliteTx { db }
+    }
+
+    fn run(&self, sql: &str, values: impl rusqlite::Params) -> Result<usize> {
+        Ok(self.db.prepare_cached(sql)?.execute(values)?)
+    }
+
+    fn one<T>(
+        &self,
+        sql: &str,
+        values: impl rusqlite::Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>> {
+        Ok(self.db.prepare_cached(sql)?.query_row(values, read).optional()?)
+    }
+
+    fn all<T>(
+        &self,
+        sql: &str,
+        values: impl rusqlite::Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>> {
+        let mut statement = self.db.prepare_cached(sql)?;
+        let rows = statement.query_map(values, read)?;
+        Ok(rows.collect::<rusqlite::Result<Vec<T>>>()?)
+    }
+}
+
+fn corrupt(what: &'static str) -> impl FnOnce(serde_json::Error) -> Error {
+    move |error| Error::Corrupt { what, why: error.to_string() }
+}
+
+fn body(remediation: &Remediation) -> Result<String> {
+    serde_json::to_string(remediation).map_err(corrupt("remediation"))
+}
+
+fn parse(body: &str) -> Result<Remediation> {
+    serde_json::from_str(body).map_err(corrupt("remediation"))
+}
+
+fn parse_all(bodies: Vec<String>) -> Result<Vec<Remediation>> {
+    bodies.iter().map(|body| parse(body)).collect()
+}
+
+fn id(row: &Row<'_>) -> rusqlite::Result<RemediationId> {
+    row.get(0).map(RemediationId)
+}
+
+fn at(row: &Row<'_>) -> rusqlite::Result<Timestamp> {
+    row.get(0).map(Timestamp)
+}
+
+/// The columns that are looked for, derived from the remediation itself.
+struct Columns {
+    instance_id: Option<String>,
+    acted_at: Option<i64>,
+    cools_from: Option<i64>,
+    ended_at: Option<i64>,
+    outcome: Option<&'static str>,
+    waits_for: Option<String>,
+}
+
+fn columns(remediation: &Remediation) -> Columns {
+    let ended_at = match &remediation.state {
+        State::Ended { at, .. } | State::Observed { at } => Some(at.0),
+        _ => None,
+    };
+    // A run that did nothing (confirm failed, never delivered) is no attempt. What SSM refused
+    // was not one either; what may have run is.
+    let acted = match (&remediation.ran, remediation.sent_at, &remediation.state) {
+        (Some(ran), Some(sent), _) if ran.commands_ran() => Some(sent.0),
+        (Some(_), _, _) => None,
+        (None, _, State::Ended { why: crate::lifecycle::Ending::SendRefused { .. }, .. }) => None,
+        (None, sent, _) => sent.map(|sent| sent.0),
+    };
+    let waits_for = match &remediation.state {
+        State::Waiting { reason, .. } => {
+            let instance = remediation.target.as_ref().map_or("", |target| target.instance_id.as_str());
+            reason.waits_for(instance, remediation.role())
+        }
+        _ => None,
+    };
+    Columns {
+        waits_for,
+        instance_id: remediation.target.as_ref().map(|target| target.instance_id.clone()),
+        acted_at: acted,
+        cools_from: acted.and(ended_at),
+        ended_at,
+        outcome: remediation.outcome().map(|outcome| outcome.as_str()),
+    }
+}
+
+fn pause(row: &Row<'_>) -> rusqlite::Result<Pause> {
+    Ok(Pause {
+        id: row.get(0)?,
+        pattern: row.get(1)?,
+        by: row.get(2)?,
+        reason: row.get(3)?,
+        since: Timestamp(row.get(4)?),
+        until: row.get::<_, Option<i64>>(5)?.map(Timestamp),
+    })
+}
+
+impl Tx for SqliteTx<'_> {
+    fn take_delivery(&mut self, id: &str, at: Timestamp) -> Result<bool> {
+        Ok(self.run("INSERT OR IGNORE INTO deliveries (id, at) VALUES (?1, ?2)", params![id, at.0])? == 1)
+    }
+
+    fn insert_alert(&mut self, new: &NewAlert<'_>) -> Result<i64> {
+        let status = match new.alert.status {
+            Status::Firing => "firing",
+            Status::Resolved => "resolved",
+        };
+        let body = serde_json::to_string(new.alert).map_err(corrupt("alert"))?;
+        self.run(
+            "INSERT INTO alerts (channel, ts, position, sender, identity, status, at, received_at, rule_key, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            params![
+                new.origin.channel,
+                new.origin.ts,
+                new.position,
+                new.origin.sender,
+                new.alert.identity(),
+                status,
+                new.origin.at.0,
+                new.received_at.0,
+                new.rule.map(ToString::to_string),
+                body
+            ],
+        )?;
+        Ok(self.db.last_insert_rowid())
+    }
+
+    fn resolve_alerts(&mut self, sender: &str, identity: &str, at: Timestamp) -> Result<Vec<i64>> {
+        self.all(
+            "UPDATE alerts SET resolved_at = ?3 WHERE sender = ?1 AND identity = ?2 AND status = 'firing'
+             AND resolved_at IS NULL AND at <= ?3 RETURNING id",
+            params![sender, identity, at.0],
+            |row| row.get(0),
+        )
+    }
+
+    fn resolve_alert(&mut self, alert: i64, at: Timestamp) -> Result<bool> {
+        let sql = "UPDATE alerts SET resolved_at = ?2 WHERE id = ?1 AND resolved_at IS NULL AND status = 'firing'";
+        Ok(self.run(sql, params![alert, at.0])? == 1)
+    }
+
+    fn alerts_of(&mut self, channel: &str, ts: &str) -> Result<Vec<AlertRow>> {
+        let rows = self.all(
+            "SELECT id, sender, channel, ts, at, resolved_at, body FROM alerts
+             WHERE channel = ?1 AND ts = ?2 ORDER BY position",
+            params![channel, ts],
+            |row| {
+                let origin = crate::alert::Origin {
+                    sender: row.get(1)?,
+                    channel: row.get(2)?,
+                    ts: row.get(3)?,
+                    at: Timestamp(row.get(4)?),
+                };
+                Ok((row.get(0)?, origin, row.get::<_, Option<i64>>(5)?, row.get::<_, String>(6)?))
+            },
+        )?;
+        rows.into_iter()
+            .map(|(id, origin, resolved_at, body)| {
+                let alert = serde_json::from_str(&body).map_err(corrupt("alert"))?;
+                Ok(AlertRow { id, origin, alert, resolved_at: resolved_at.map(Timestamp) })
+            })
+            .collect()
+    }
+
+    fn alert_resolved_at(&mut self, alert: i64) -> Result<Option<Timestamp>> {
+        let found = self.one("SELECT resolved_at FROM alerts WHERE id = ?1", params![alert], |row| {
+            row.get::<_, Option<i64>>(0)
+        })?;
+        Ok(found.flatten().map(Timestamp))
+    }
+
+    fn insert_remediation(&mut self, new: &Remediation, alert: Option<i64>) -> Result<()> {
+        let columns = columns(new);
+        self.run(
+            "INSERT INTO remediations (id, rule_key, role, instance_id, alert, channel, ts, state, open, unsent,
+             takes_instance, takes_role, due_at, opened_at, acted_at, cools_from, ended_at, outcome, body,
+             waits_for)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+            params![
+                new.id.0,
+                new.rule_key.to_string(),
+                new.role(),
+                columns.instance_id,
+                alert,
+                new.origin.channel,
+                new.origin.ts,
+                new.state.name(),
+                !new.is_over(),
+                new.state.is_before_sending(),
+                new.state.takes_instance(),
+                new.state.takes_role_slot(),
+                new.state.due_at().map(|due| due.0),
+                new.opened_at.0,
+                columns.acted_at,
+                columns.cools_from,
+                columns.ended_at,
+                columns.outcome,
+                body(new)?,
+                columns.waits_for
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn update_remediation(&mut self, changed: &Remediation) -> Result<()> {
+        let columns = columns(changed);
+        let rows = self.run(
+            "UPDATE remediations SET instance_id = ?2, ts = ?3, state = ?4, open = ?5, unsent = ?6,
+             takes_instance = ?7, takes_role = ?8, due_at = ?9, acted_at = ?10, cools_from = ?11, ended_at = ?12,
+             outcome = ?13, body = ?14, waits_for = ?15 WHERE id = ?1",
+            params![
+                changed.id.0,
+                columns.instance_id,
+                changed.origin.ts,
+                changed.state.name(),
+                !changed.is_over(),
+                changed.state.is_before_sending(),
+                changed.state.takes_instance(),
+                changed.state.takes_role_slot(),
+                changed.state.due_at().map(|due| due.0),
+                columns.acted_at,
+                columns.cools_from,
+                columns.ended_at,
+                columns.outcome,
+                body(changed)?,
+                columns.waits_for
+            ],
+        )?;
+        if rows != 1 {
+            return Err(Error::Corrupt { what: "remediation", why: format!("{} is not there", changed.id) });
+        }
+        Ok(())
+    }
+
+    fn remediation(&mut self, id: &RemediationId) -> Result<Option<(Remediation, Option<i64>)>> {
+        let found = self.one("SELECT body, alert FROM remediations WHERE id = ?1", params![id.0], |row| {
+            Ok((row.get::<_, String>(0)?, row.get(1)?))
+        })?;
+        found.map(|(body, alert)| Ok((parse(&body)?, alert))).transpose()
+    }
+
+    fn remediations_of(&mut self, channel: &str, ts: &str) -> Result<Vec<Remediation>> {
+        parse_all(self.all(
+            "SELECT body FROM remediations WHERE channel = ?1 AND ts = ?2 ORDER BY opened_at, id",
+            params![channel, ts],
+            |row| row.get(0),
+        )?)
+    }
+
+    fn open_remediations_of_alert(&mut self, alert: i64) -> Result<Vec<RemediationId>> {
+        self.all("SELECT id FROM remediations WHERE alert = ?1 AND open = 1", params![alert], id)
+    }
+
+    fn open_remediations(&mut self) -> Result<Vec<Remediation>> {
+        let sql = "SELECT body FROM remediations WHERE open = 1 ORDER BY opened_at";
+        parse_all(self.all(sql, [], |row| row.get(0))?)
+    }
+
+    fn unsent_remediations(&mut self) -> Result<Vec<(RemediationId, RuleKey)>> {
+        let rows = self.all(
+            "SELECT id, rule_key FROM remediations WHERE open = 1 AND unsent = 1 ORDER BY opened_at",
+            [],
+            |row| Ok((RemediationId(row.get(0)?), row.get::<_, String>(1)?)),
+        )?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|(id, key)| {
+                let (role, alert) = key.split_once(':')?;
+                Some((id, RuleKey { role: role.to_owned(), alert: alert.to_owned() }))
+            })
+            .collect())
+    }
+
+    fn waiting_for(&mut self, what: &str, limit: usize) -> Result<Vec<RemediationId>> {
+        self.all(
+            "SELECT id FROM remediations WHERE waits_for = ?1 AND open = 1 ORDER BY opened_at, id LIMIT ?2",
+            params![what, i64::try_from(limit).unwrap_or(i64::MAX)],
+            id,
+        )
+    }
+
+    fn due_remediations(&mut self, now: Timestamp, limit: usize) -> Result<Vec<RemediationId>> {
+        self.all(
+            "SELECT id FROM remediations WHERE open = 1 AND due_at <= ?1 ORDER BY due_at LIMIT ?2",
+            params![now.0, i64::try_from(limit).unwrap_or(i64::MAX)],
+            id,
+        )
+    }
+
+    fn next_due_at(&mut self) -> Result<Option<Timestamp>> {
+        self.one(
+            "SELECT due_at FROM remediations WHERE open = 1 AND due_at IS NOT NULL ORDER BY due_at LIMIT 1",
+            [],
+            at,
+        )
+    }
+
+    fn history(&mut self, pattern: Option<&str>, limit: usize) -> Result<Vec<HistoryRow>> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT rule_key, body, ended_at FROM remediations ORDER BY opened_at DESC, id DESC",
+        )?;
+        let mut rows = statement.query([])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let key: String = row.get(0)?;
+            if pattern.is_some_and(|pattern| !glob_match(pattern, &key)) {
+                continue;
+            }
+            let remediation = parse(&row.get::<_, String>(1)?)?;
+            let ended_at = row.get::<_, Option<i64>>(2)?.map(Timestamp);
+            let outcome = remediation.outcome();
+            found.push(HistoryRow { remediation, ended_at, outcome });
+            if found.len() >= limit {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    fn under_way(
+        &mut self,
+        rule: &RuleKey,
+        instance: &str,
+        but: &RemediationId,
+    ) -> Result<Option<RemediationId>> {
+        self.one(
+            "SELECT id FROM remediations WHERE rule_key = ?1 AND instance_id = ?2 AND open = 1 AND id <> ?3",
+            params![rule.to_string(), instance, but.0],
+            id,
+        )
+    }
+
+    fn instance_taken(
+        &mut self,
+        instance: &str,
+        but: &RemediationId,
+    ) -> Result<Option<(RemediationId, String)>> {
+        self.one(
+            "SELECT id, rule_key FROM remediations WHERE instance_id = ?1 AND takes_instance = 1 AND id <> ?2 LIMIT 1",
+            params![instance, but.0],
+            |row| Ok((RemediationId(row.get(0)?), row.get(1)?)),
+        )
+    }
+
+    fn role_running(&mut self, role: &str, but: &RemediationId) -> Result<u32> {
+        let count = self.one(
+            "SELECT count(DISTINCT instance_id) FROM remediations WHERE role = ?1 AND takes_role = 1 AND id <> ?2",
+            params![role, but.0],
+            |row| row.get(0),
+        )?;
+        Ok(count.unwrap_or(0))
+    }
+
+    fn last_acted(&mut self, rule: &RuleKey, instance: &str) -> Result<Option<Timestamp>> {
+        let found = self.one(
+            "SELECT max(cools_from) FROM remediations
+             WHERE rule_key = ?1 AND instance_id = ?2 AND acted_at IS NOT NULL",
+            params![rule.to_string(), instance],
+            |row| row.get::<_, Option<i64>>(0),
+        )?;
+        Ok(found.flatten().map(Timestamp))
+    }
+
+    fn attempts_since(&mut self, rule: &RuleKey, instance: &str, since: Timestamp) -> Result<Vec<Timestamp>> {
+        self.all(
+            "SELECT acted_at FROM remediations WHERE rule_key = ?1 AND instance_id = ?2 AND acted_at > ?3
+             ORDER BY acted_at DESC LIMIT 1000",
+            params![rule.to_string(), instance, since.0],
+            at,
+        )
+    }
+
+    fn owe(&mut self, remediation: &RemediationId, effect: Effect) -> Result<Owed> {
+        let generation = self.one(
+            "INSERT INTO outbox (remediation, effect, generation) VALUES (?1, ?2, 1)
+             ON CONFLICT (remediation, effect) DO UPDATE SET generation = generation + 1
+             RETURNING generation",
+            params![remediation.0, effect.as_str()],
+            |row| row.get(0),
+        )?;
+        Ok(Owed { remediation: remediation.clone(), effect, generation: generation.unwrap_or(1) })
+    }
+
+    fn settle(&mut self, owed: &Owed) -> Result<Option<Owed>> {
+        let gone = self.run(
+            "DELETE FROM outbox WHERE remediation = ?1 AND effect = ?2 AND generation = ?3",
+            params![owed.remediation.0, owed.effect.as_str(), owed.generation],
+        )?;
+        if gone == 1 {
+            return Ok(None);
+        }
+        let newer = self.one(
+            "SELECT generation FROM outbox WHERE remediation = ?1 AND effect = ?2",
+            params![owed.remediation.0, owed.effect.as_str()],
+            |row| row.get(0),
+        )?;
+        Ok(newer.map(|generation| Owed { generation, ..owed.clone() }))
+    }
+
+    fn owed(&mut self) -> Result<Vec<Owed>> {
+        let sql = "SELECT remediation, effect, generation FROM outbox ORDER BY id";
+        let rows = self.all(sql, [], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?)))?;
+        rows.into_iter()
+            .map(|(remediation, effect, generation)| {
+                let effect: Effect =
+                    serde_json::from_value(serde_json::Value::String(effect)).map_err(corrupt("effect"))?;
+                Ok(Owed { remediation: RemediationId(remediation), effect, generation })
+            })
+            .collect()
+    }
+
+    fn insert_pause(&mut self, pause: &Pause) -> Result<i64> {
+        self.run(
+            "INSERT INTO pauses (pattern, by, reason, since, until) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![pause.pattern, pause.by, pause.reason, pause.since.0, pause.until.map(|until| until.0)],
+        )?;
+        Ok(self.db.last_insert_rowid())
+    }
+
+    fn end_pauses(&mut self, pattern: &str, by: &str, now: Timestamp) -> Result<Vec<Pause>> {
+        self.all(
+            "UPDATE pauses SET ended_at = ?3, ended_by = ?2
+             WHERE pattern = ?1 AND ended_at IS NULL AND (until IS NULL OR until > ?3)
+             RETURNING id, pattern, by, reason, since, until",
+            params![pattern, by, now.0],
+            pause,
+        )
+    }
+
+    fn active_pauses(&mut self, now: Timestamp) -> Result<Vec<Pause>> {
+        self.all(
+            "SELECT id, pattern, by, reason, since, until FROM pauses
+             WHERE ended_at IS NULL AND (until IS NULL OR until > ?1) ORDER BY since, id",
+            params![now.0],
+            pause,
+        )
+    }
+
+    fn record(&mut self, record: &Record<'_>) -> Result<()> {
+        self.run(
+            "INSERT INTO journal (at, remediation, what, who, why) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![record.at.0, record.remediation.map(|id| &id.0), record.what, record.who, record.why],
+        )?;
+        Ok(())
+    }
+
+    fn journal_of(&mut self, id: &RemediationId) -> Result<Vec<(Timestamp, String, String, String)>> {
+        self.all(
+            "SELECT at, what, who, why FROM journal WHERE remediation = ?1 ORDER BY id",
+            params![id.0],
+            |row| Ok((Timestamp(row.get(0)?), row.get(1)?, row.get(2)?, row.get(3)?)),
+        )
+    }
+
+    fn tally(&mut self, name: &str, sample: &str, now: Timestamp) -> Result<()> {
+        self.run(
+            "INSERT INTO tallies (name, count, last_at, sample) VALUES (?1, 1, ?2, ?3)
+             ON CONFLICT (name) DO UPDATE SET count = count + 1, last_at = excluded.last_at, sample = excluded.sample",
+            params![name, now.0, sample],
+        )?;
+        Ok(())
+    }
+
+    fn tallies(&mut self) -> Result<Vec<Tally>> {
+        self.all("SELECT name, count, last_at, sample FROM tallies ORDER BY name", [], |row| {
+            Ok(Tally {
+                name: row.get(0)?,
+                count: row.get(1)?,
+                last_at: Timestamp(row.get(2)?),
+                sample: row.get(3)?,
+            })
+        })
+    }
+
+    fn note(&mut self, name: &str) -> Result<Option<String>> {
+        self.one("SELECT value FROM notes WHERE name = ?1", params![name], |row| row.get(0))
+    }
+
+    fn set_note(&mut self, name: &str, value: &str) -> Result<()> {
+        self.run(
+            "INSERT INTO notes (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            params![name, value],
+        )?;
+        Ok(())
+    }
+}
