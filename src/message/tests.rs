@@ -320,9 +320,12 @@ fn readable(said: &Said) -> String {
     out
 }
 
-/// The limits of facts.md, to be replaced by the sandbox's own check.
+/// What the sandbox's Slack takes, and heal's own bounds.
 fn check(said: &Said) {
     let blocks = serde_json::to_value(&said.blocks).unwrap();
+    if let Err(problems) = crate::sandbox::workspace::validate_blocks(&blocks) {
+        panic!("{problems:#?}");
+    }
     let blocks = blocks.as_array().unwrap();
     assert!(blocks.len() <= 50 && !said.text.is_empty());
     let mut total = 0;
