@@ -79,9 +79,12 @@ fn advice(line: Line, this: &Remediation, outcome: Outcome, context: &Context) -
         None => line.ours("\n"),
     };
     match outcome {
-        Outcome::Unknown => line.ours(
-            "look at the host, then decide: Run again, or leave it. heal will not run it again by itself.",
-        ),
+        Outcome::Unknown => {
+            line.ours("heal will not run it again by itself; decide with Run again, or leave it.")
+        }
+        _ if this.ran.as_ref().is_none_or(|ran| !ran.commands_ran()) => {
+            line.ours("nothing ran, so the fault is still there. Mend what SSM says, then Run again.")
+        }
         Outcome::TimedOut => {
             line.ours("the fault may still be there. See what the last step was waiting for.")
         }
@@ -174,6 +177,8 @@ fn failed(line: Line, ran: &Ran) -> Line {
 pub(super) fn step(line: Line, step: &StepRan) -> Line {
     let line = match (step.exit, step.status.as_deref()) {
         (Some(0), _) | (None, Some("Success")) => line.ours("✓ "),
+        // The fault was not found: that is an answer, not a failure.
+        (Some(_), _) if step.kind == Some(StepKind::Confirm) => line.ours("– "),
         (Some(_), _) | (None, Some("Failed" | "TimedOut" | "Cancelled")) => line.ours("✗ "),
         _ => line.ours("… "),
     };

@@ -262,7 +262,10 @@ fn stories() -> Vec<(&'static str, Remediation)> {
         ("healed_alone", done(Outcome::Healed, Ending::RunAlone, Final::Success, 0)),
         ("not_needed", not_needed),
         ("failed_verify", done(Outcome::Failed, Ending::Run, Final::Failed, 3)),
-        ("failed_refused", before(Outcome::Failed, Ending::SendRefused { why: "InvalidInstanceId".into() })),
+        (
+            "failed_refused",
+            approved(before(Outcome::Failed, Ending::SendRefused { why: "InvalidInstanceId".into() })),
+        ),
         ("timed_out", done(Outcome::TimedOut, Ending::Run, Final::ExecutionTimedOut, 0)),
         (
             "unresolved",
@@ -317,9 +320,12 @@ fn readable(said: &Said) -> String {
     out
 }
 
-/// The limits of facts.md, to be replaced by the sandbox's own check.
+/// What the sandbox's Slack takes, and heal's own bounds.
 fn check(said: &Said) {
     let blocks = serde_json::to_value(&said.blocks).unwrap();
+    if let Err(problems) = crate::sandbox::workspace::validate_blocks(&blocks) {
+        panic!("{problems:#?}");
+    }
     let blocks = blocks.as_array().unwrap();
     assert!(blocks.len() <= 50 && !said.text.is_empty());
     let mut total = 0;
@@ -396,7 +402,7 @@ fn the_declaration_reads_well_in_every_state() {
 fn the_report_reads_well_for_every_outcome() {
     for (name, this) in stories()
         .into_iter()
-        .filter(|(_, this)| this.is_over() || matches!(this.state, State::Settling { .. }))
+        .filter(|(_, this)| this.ran.is_some() || (this.is_over() && this.sent_at.is_some()))
     {
         let said = report(&this, &context());
         check(&said);
@@ -415,6 +421,94 @@ fn why_not_is_said_for_every_gate() {
         })
         .collect();
     insta::assert_snapshot!("why_not", lines.join("\n"));
+}
+
+fn rule(key: &str, stage: Stage) -> crate::rule::Rule {
+    let (role, alert) = key.split_once(':').unwrap();
+    crate::rule::Rule {
+        key: RuleKey { role: role.into(), alert: alert.into() },
+        place: crate::rule::Place { file: "rules/web.yaml".into(), line: 3, column: 1 },
+        about: Some("nginx has stopped; users see 502 from one host.".into()),
+        action: crate::rule::Action::Commands(vec!["systemctl restart nginx".into()]),
+        confirm: Some("! systemctl is-active --quiet nginx".into()),
+        verify: None,
+        stage,
+        grace: Duration::from_secs(15),
+        timeout: minutes(5),
+        cooldown: minutes(30),
+        attempts: vec![crate::rule::Attempts { count: 3, window: minutes(60) }],
+        at_once: 1,
+        when: BTreeMap::from([("env".to_owned(), "prod*".to_owned())]),
+        env: BTreeMap::from([("MOUNT".to_owned(), "{{ labels.mountpoint }}".to_owned())]),
+        approvers: Vec::new(),
+        approvals: 1,
+        approve_within: minutes(30),
+        resolve_within: minutes(10),
+        runbook: Some("https://wiki.example.com/nginx".into()),
+        owner: Some("@web".into()),
+        fix: None,
+    }
+}
+
+#[test]
+fn every_answer_reads_well() {
+    use answer::*;
+    let context = context();
+    let open = Open {
+        id: "r7k2m9x4".into(),
+        key: "web:NginxDown".into(),
+        host: "web-1".into(),
+        state: "running",
+        since: at(-30),
+        link: Some("https://x.slack.com/archives/C1/p1".into()),
+    };
+    let view = StatusView {
+        version: "0.1.0".into(),
+        started_at: at(-7_300),
+        mode: "socket".into(),
+        connections: 2,
+        connections_wanted: 2,
+        rules: 12,
+        open: vec![open.clone(), Open { state: "awaiting_approval", ..open }],
+        pauses: vec![pause()],
+        unreadable: vec![("old-nagios".into(), 3)],
+        without_rule: 7,
+    };
+    let row = HistoryRow {
+        at: at(-90_000),
+        key: "web:NginxDown".into(),
+        host: "web-1".into(),
+        outcome: Some(Outcome::Healed),
+        state: "ended",
+        took: Some(Duration::from_secs(2)),
+        by: Some("U0ALICE".into()),
+        link: None,
+    };
+    let many: Vec<_> = (0..60).map(|i| rule(&format!("web:Alert{i}"), Stage::Auto)).collect();
+    let everything = Pause { pattern: "*".into(), until: None, reason: None, ..pause() };
+    for (name, said) in [
+        ("help", help()),
+        ("paused", paused(&pause(), 2, &context)),
+        ("pause", pause_answer(&pause(), 4, &context)),
+        ("resumed", resumed("web:*", "U0BOB")),
+        ("resume", resume_answer("web:*", 1, &[everything], &context)),
+        ("pauses", pauses(&[pause()], &context)),
+        ("status", status(&view, &context)),
+        ("rules", rules(many[..2].iter(), None)),
+        ("show", show(&many[0])),
+        ("history", history(&[row], 5, None, &context)),
+        ("run_announced", run_announced("web:NginxDown", "web-1", "U0BOB")),
+        ("run", run_answer("web:NginxDown", "web-1", None)),
+        ("nobody_else", nobody_else("web:NginxDown")),
+        ("why", why_not_yet()),
+        ("sorry", sorry("The store did not answer.", "Try again; the log says more.")),
+    ] {
+        check(&said);
+        insta::assert_snapshot!(format!("answer_{name}"), readable(&said));
+    }
+    let long = rules(many.iter(), Some("alert"));
+    check(&long);
+    assert!(long.text.contains("more: `/heal rules TEXT`"), "{}", long.text);
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub(super) fn because(line: Line, reason: &Reason, rule_key: &str, context: &Con
             .code(&other.0)
             .ours(")"),
         Reason::CoolingDown { until } => line
-            .said(format_args!("in cooldown for {} more", say_duration(whole_minutes(now.until(*until)))))
+            .said(format_args!("in cooldown for {}", more(whole_minutes(now.until(*until)))))
             .ours(" (until ")
             .time(*until, now)
             .ours(")"),
@@ -57,8 +57,8 @@ pub(super) fn because(line: Line, reason: &Reason, rule_key: &str, context: &Con
             line.ours("the instance is under remediation by ").code(key).ours(" (").code(&other.0).ours(")")
         }
         Reason::RoleFull { running, at_once } => line.said(format_args!(
-            "{running} {} of the role under remediation, at once {at_once} may be",
-            if *running == 1 { "instance is" } else { "instances are" }
+            "{running} of the role's instances {} under remediation, and {at_once} at once may be",
+            if *running == 1 { "is" } else { "are" }
         )),
         Reason::Throttled { until } => line.ours("SSM is throttling; next try at ").time(*until, now),
         Reason::HeldBy { user } => line.user(user).ours(" pressed Hold"),
@@ -75,6 +75,15 @@ fn last(window: std::time::Duration) -> String {
     match said.strip_prefix("1 ") {
         Some(unit) if !unit.contains(' ') => unit.to_owned(),
         _ => said,
+    }
+}
+
+/// "12 more minutes", "1 hour 5 minutes more".
+fn more(left: std::time::Duration) -> String {
+    let said = say_duration(left);
+    match said.split_once(' ') {
+        Some((count, unit)) if !unit.contains(' ') => format!("{count} more {unit}"),
+        _ => format!("{said} more"),
     }
 }
 
