@@ -25,7 +25,7 @@ pub enum Event {
     Posted(Message),
     /// `message_changed`: the message as it is now, and as it was where Slack says so. Link
     /// previews cause these too. An edit may resolve an alert; it never raises one.
-    Edited { message: Message, previous: Option<Message> },
+    Edited { message: Message, previous: Option<Box<Message>> },
     /// `message_deleted`: the `ts` of the message that is gone.
     Deleted { channel: String, ts: String },
     /// Joins, topics, reminders and whatever else Slack invents; never an alert.
@@ -122,7 +122,8 @@ impl Message {
                     let mut message = Message::read(channel, now)?;
                     message.edited = true;
                     let before = event.get("previous_message");
-                    let previous = before.and_then(|before| Message::read(channel, before).ok());
+                    let previous =
+                        before.and_then(|before| Message::read(channel, before).ok()).map(Box::new);
                     Ok(Event::Edited { message, previous })
                 }
                 "message_deleted" => {
@@ -241,5 +242,9 @@ fn text(value: &Value, name: &str) -> Plain {
 
 /// The start of a text that somebody made far longer than Slack stores.
 pub(super) fn bounded(raw: &str) -> &str {
-    &raw[..raw.floor_char_boundary(MAX_TEXT_BYTES)]
+    let mut end = raw.len().min(MAX_TEXT_BYTES);
+    while !raw.is_char_boundary(end) {
+        end -= 1;
+    }
+    &raw[..end]
 }

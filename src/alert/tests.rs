@@ -265,10 +265,11 @@ fn no_message_of_the_corpus_panics_any_reader() {
 }
 
 fn never_panics(event: &Value) {
-    let wild = r"(?s)(?<alert>\w+).*?(?<status>\w+)?";
+    static READERS: LazyLock<[Sender; 3]> =
+        LazyLock::new(|| [alertmanager(), lines(LINE), lines(r"(?s)(?<alert>\w+).*?(?<status>\w+)?")]);
     if let Ok(Event::Posted(message) | Event::Edited { message, .. }) = Message::from_event(event) {
-        for sender in [alertmanager(), lines(LINE), lines(wild)] {
-            if let Reading::Alerts(alerts) = read(&sender, &message, &known) {
+        for sender in READERS.iter() {
+            if let Reading::Alerts(alerts) = read(sender, &message, &known) {
                 for alert in alerts {
                     assert!(!alert.name.is_empty());
                     assert!(alert.host.as_deref().is_none_or(|host| {

@@ -38,6 +38,13 @@ impl<'a> Listed<'a> {
         self.labels.is_empty() && self.name.is_none()
     }
 
+    /// Keeps the label as one whose value cannot be told.
+    fn doubt(&mut self, name: &str) {
+        if self.labels.len() < MAX_LABELS {
+            self.labels.insert(name.to_owned(), None);
+        }
+    }
+
     pub(super) fn add(&mut self, name: &str, value: &'a str) {
         if self.labels.len() >= MAX_LABELS {
             return;
@@ -135,7 +142,12 @@ impl<'a> Scan<'a> {
         if repeated && (name == "alertname" || self.gap) {
             self.flush();
         }
-        self.current.add(&name, pair.value);
+        if pair.quoted && pair.value.contains('`') {
+            // Several labels on one line, or a value that poses as them: where it ends is anybody's guess.
+            self.current.doubt(&name);
+        } else {
+            self.current.add(&name, pair.value);
+        }
     }
 }
 

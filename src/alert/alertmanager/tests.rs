@@ -88,6 +88,16 @@ fn a_label_said_twice_with_two_values_is_not_believed() {
 }
 
 #[test]
+fn a_value_that_poses_as_several_labels_is_not_believed() {
+    let text = "*Alert:* x\n• *alertname:* `A`\n• *path:* `/` • *instance:* `db-01` • *role:* `db`";
+    let found = alerts("[FIRING:1] A (web-012:9100 web)", text);
+    assert_eq!((&found[0].host, &found[0].role), (&None, &None));
+    assert!(!found[0].labels.contains_key("path"));
+    let text = "*Alert:* x\n• *alertname:* `A`\n• *instance:* `db-01` • *role:* `db`";
+    assert_eq!(alerts("[FIRING:1] A (web-012:9100 web)", text)[0].host, None);
+}
+
+#[test]
 fn a_group_whose_instances_are_not_named_has_no_host() {
     for title in [
         "[FIRING:2] A web (web-012:9100 critical)",

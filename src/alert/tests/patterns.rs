@@ -59,8 +59,14 @@ fn what_is_no_alert_says_why() {
     assert!(matches!(by(LINE, ""), Reading::NotAnAlert(_)));
     assert!(matches!(by(LINE, "hello"), Reading::Unreadable(_)));
     assert!(matches!(by(r"^(?<status>\w+) (?<alert>x*)$", "CRITICAL "), Reading::Unreadable(_)));
-    let many = "[CRITICAL] web-012 W:A\n".repeat(1)
-        + &(0..300).map(|n| format!("[CRITICAL] web-{n} W:A\n")).collect::<String>();
+    let many: String = (0..300)
+        .map(|n| {
+            format!(
+                "[CRITICAL] web-{n} W:A
+"
+            )
+        })
+        .collect();
     assert!(matches!(by(LINE, &many), Reading::Unreadable(_)));
 }
 
