@@ -130,8 +130,11 @@ impl Client {
         RS: for<'de> Deserialize<'de> + Send,
     {
         let session = self.inner.morphism.open_session(&self.inner.token);
-        let params: Vec<(&str, Option<&str>)> =
-            params.iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (*name, Some(*value))).collect();
+        let params: Vec<(&str, Option<&str>)> = params
+            .iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| (*name, Some(*value)))
+            .collect();
         Ok(session.http_session_api.http_get(method, &params, None).await?)
     }
 
@@ -154,7 +157,12 @@ impl Client {
             user_id: raw.user_id.unwrap_or_default(),
             bot_id: raw.bot_id.unwrap_or_default(),
             url: raw.url.unwrap_or_default(),
-            scopes: scopes.split(',').map(str::trim).filter(|scope| !scope.is_empty()).map(str::to_owned).collect(),
+            scopes: scopes
+                .split(',')
+                .map(str::trim)
+                .filter(|scope| !scope.is_empty())
+                .map(str::to_owned)
+                .collect(),
         })
     }
 
@@ -262,7 +270,8 @@ impl Client {
         })
         .map_err(|error| Error::not_done(format!("the answer cannot be written as JSON: {error}")))?;
         let json = HeaderValue::from_static("application/json; charset=utf-8");
-        let answer = self.wire().exchange(Method::POST, url.as_str(), None, Some((json, body.into()))).await?;
+        let answer =
+            self.wire().exchange(Method::POST, url.as_str(), None, Some((json, body.into()))).await?;
         plain(&answer)
     }
 

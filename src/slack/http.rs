@@ -215,7 +215,8 @@ impl Gate {
         verify(&self.options.signing_secret, &parts.headers, &body, (self.options.clock)())
             .map_err(Refusal::Unsigned)?;
 
-        let body = std::str::from_utf8(&body).map_err(|_| Refusal::Malformed("it is not UTF-8".to_owned()))?;
+        let body =
+            std::str::from_utf8(&body).map_err(|_| Refusal::Malformed("it is not UTF-8".to_owned()))?;
         let (payload, raw) = match read(self, body) {
             Ok(Read::Payload(payload, raw)) => (payload, raw),
             Ok(Read::Challenge(challenge)) => {
