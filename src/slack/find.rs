@@ -26,10 +26,8 @@ impl Client {
         thread_ts: Option<&str>,
         is_it: impl Fn(&Value) -> bool + Send + Sync,
     ) -> Result<Option<String>, Error> {
-        self.find_message(channel, thread_ts, move |message| {
-            message.get("metadata").is_some_and(|metadata| is_it(metadata))
-        })
-        .await
+        self.find_message(channel, thread_ts, move |message| message.get("metadata").is_some_and(&is_it))
+            .await
     }
 
     /// As [`Client::find_own`], with the whole raw message.

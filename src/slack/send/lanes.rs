@@ -7,6 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -53,6 +54,8 @@ struct Lane {
     /// Limited by Slack until then.
     asleep_until: Option<Instant>,
     under_way: usize,
+    /// Failures since the last success, other than refusals.
+    troubles: u32,
     /// How many calls may be under way; falls to 1 on a 429 and grows again with every success.
     window: f64,
 }
@@ -182,6 +185,7 @@ impl Lanes {
         let lane = &mut channel.lanes[job.call.method() as usize];
         lane.under_way = lane.under_way.saturating_sub(1);
         if success {
+            lane.troubles = 0;
             lane.window = (lane.window + 1.0 / lane.window).min(per_channel as f64);
         }
         self.enter_ring(index);
@@ -222,6 +226,22 @@ impl Lanes {
         lane.window = 1.0;
         self.timers.push(Reverse((until, Wake::Channel(index))));
         self.make_ready(id);
+    }
+
+    /// A call of this job's method and channel failed for no fault of its own: the lane rests a little, so
+    /// that an outage is probed by one call at a time and not by everything that waits.
+    pub(super) fn rest_lane(&mut self, id: Id, now: Instant, wait: impl FnOnce(u32) -> Duration) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let index = job.channel;
+        let lane = &mut self.channels[index].lanes[job.call.method() as usize];
+        if lane.asleep_until.is_some_and(|until| now < until) {
+            return;
+        }
+        lane.troubles = lane.troubles.saturating_add(1);
+        let until = now + wait(lane.troubles);
+        lane.asleep_until = Some(until);
+        lane.window = 1.0;
+        self.timers.push(Reverse((until, Wake::Channel(index))));
     }
 
     /// Everything that is not done, given back; true where an earlier try may have done it.
@@ -301,7 +321,8 @@ impl Lanes {
         }
         let index = self.channels.len();
         let window = self.per_channel as f64;
-        let lane = || Lane { ready: BinaryHeap::new(), asleep_until: None, under_way: 0, window };
+        let lane =
+            || Lane { ready: BinaryHeap::new(), asleep_until: None, troubles: 0, under_way: 0, window };
         self.channels.push(Channel { lanes: std::array::from_fn(|_| lane()), in_ring: false, under_way: 0 });
         self.names.insert(name.to_owned(), index);
         index

@@ -11,6 +11,9 @@ use super::lanes::{Id, Lanes};
 use super::{Completion, Done, Job, Tried, backoff};
 use crate::slack::{Client, Error};
 
+/// The most that one lane rests in an outage; so long after its end the next call finds out.
+const LONGEST_REST: Duration = Duration::from_secs(5);
+
 /// How much at once, and how soon again.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -191,6 +194,9 @@ impl Runner {
                 let wait = backoff(self.options.backoff, failures);
                 tracing::warn!(?method, channel, %error, failures, ?wait, "a message could not be sent; trying again");
                 self.lanes.retry_at(id, now + wait);
+                let (first, longest) = self.options.backoff;
+                self.lanes
+                    .rest_lane(id, now, |troubles| backoff((first, longest.min(LONGEST_REST)), troubles));
             }
         }
     }

@@ -252,3 +252,18 @@ async fn stopping_waits_for_what_is_under_way_and_gives_the_rest_back() {
     assert!(matches!(within(world.queue.submit(post("three"))).await, Done::GaveUp(Error::NotDone { .. })));
     assert_eq!(world.fake.messages().len(), 1);
 }
+
+#[tokio::test]
+async fn an_outage_is_probed_and_not_stormed_and_everything_is_sent_after_it() {
+    let world = World::start(4).await;
+    world.fake.script("chat.postMessage", (0..12).map(|_| Reply::Status(503)));
+    let began = Instant::now();
+    let waiting: Vec<_> = (0..200).map(|number| world.queue.submit(post(&format!("m{number}")))).collect();
+    for one in waiting {
+        assert!(matches!(within(one).await, Done::Sent { .. }));
+    }
+    assert_eq!(world.fake.messages().len(), 200);
+    // Four at once at first, then one by one with growing rests of up to 100 ms.
+    let calls = world.fake.calls("chat.postMessage");
+    assert!(calls[11].at - began >= Duration::from_millis(200), "{:?}", calls[11].at - began);
+}
