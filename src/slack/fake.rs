@@ -127,7 +127,7 @@ impl Fake {
     pub(super) fn client(&self) -> Client {
         let options = Options {
             api_url: Some(format!("{}/api", self.base())),
-            time_out: Duration::from_millis(700),
+            time_out: Duration::from_millis(1500),
             ..Options::default()
         };
         Client::new(&Secret::new("xoxb-test"), &options).unwrap()

@@ -108,6 +108,24 @@ async fn our_own_message_is_found_by_its_metadata_on_any_page() {
 }
 
 #[tokio::test]
+async fn another_apps_copy_of_our_metadata_is_not_taken_for_ours() {
+    let fake = Fake::start().await;
+    let client = fake.client();
+    client.auth_test().await.unwrap();
+    let metadata = post("r1").metadata.unwrap();
+    let by = |bot: &str| {
+        let metadata = json!({"event_type": "heal", "event_payload": {"run": "r1", "n": 5, "added": true}});
+        Reply::Json(
+            json!({"ok": true, "messages": [{"ts": "1.000002", "bot_id": bot, "metadata": metadata}]}),
+        )
+    };
+    fake.script("conversations.replies", [by("B9"), by("B1")]);
+    let find = || client.find_own("C1", Some("1.000001"), |found| metadata.is(found));
+    assert_eq!(find().await, Ok(None));
+    assert_eq!(find().await, Ok(Some("1.000002".into())));
+}
+
+#[tokio::test]
 async fn answers_and_uploads_go_to_slack_only() {
     let fake = Fake::start().await;
     let client = fake.client();

@@ -35,7 +35,7 @@ impl World {
         let counters = Arc::new(Counters::default());
         let options = Options {
             max_body: 4096,
-            ack_limit: Duration::from_millis(400),
+            ack_limit: Duration::from_millis(1000),
             clock: Arc::new(|| NOW),
             ..Options::new(secret())
         };

@@ -160,13 +160,10 @@ impl Served {
     /// The connection's next word that matters.
     async fn word(&mut self) -> Word {
         loop {
-            tokio::select! {
-                biased;
-                signal = self.signals.recv() => match signal {
-                    Some(Signal::Leaving { reason }) => return Word::Leaving(reason),
-                    Some(Signal::Hello) => {}
-                    None => return Word::Over(ended((&mut self.task).await)),
-                },
+            match self.signals.recv().await {
+                Some(Signal::Leaving { reason }) => return Word::Leaving(reason),
+                Some(Signal::Hello) => {}
+                None => return Word::Over(ended((&mut self.task).await)),
             }
         }
     }
@@ -174,6 +171,7 @@ impl Served {
     /// Lets it send what is due and close; it is no longer counted.
     async fn close(self, shared: &Shared, order: Order) {
         shared.disconnected();
+        // It may be over already.
         let _ = self.order.send(order);
         let _ = timeout(shared.options.ack_grace + Duration::from_secs(2), self.task).await;
     }

@@ -24,7 +24,7 @@ fn quick() -> Options {
     Options {
         connections: 1,
         ping_every: Duration::from_millis(50),
-        silence_limit: Duration::from_millis(400),
+        silence_limit: Duration::from_millis(800),
         hello_limit: Duration::from_secs(2),
         backoff: (Duration::from_millis(10), Duration::from_millis(50)),
         slow_retry: Duration::from_millis(100),
@@ -175,7 +175,7 @@ async fn a_silent_peer_is_dropped_and_replaced() {
     assert_eq!(world.counters.breaks.load(Ordering::Relaxed), 1);
     // One that answers our pings, and says nothing else, is kept.
     world.status(|status| status.connected == 1).await;
-    tokio::time::timeout(Duration::from_millis(900), world.fake.peers.recv()).await.unwrap_err();
+    tokio::time::timeout(Duration::from_millis(1700), world.fake.peers.recv()).await.unwrap_err();
 }
 
 #[tokio::test]
@@ -216,7 +216,7 @@ async fn a_full_queue_stops_the_reading_and_nothing_else() {
         peer.event(id);
     }
     // Longer than a silent peer is borne: the connection stays, since it is we who do not read.
-    tokio::time::timeout(Duration::from_millis(900), world.fake.peers.recv()).await.unwrap_err();
+    tokio::time::timeout(Duration::from_millis(1700), world.fake.peers.recv()).await.unwrap_err();
     first.ack.done(None);
     assert_eq!(peer.heard().await, Some(json!({"envelope_id": "e0"})));
     for id in ["e1", "e2", "e3"] {
