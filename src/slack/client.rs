@@ -4,7 +4,7 @@
 //! A post that Slack took must not come back as a failure because some field of the answer is odd, so
 //! only what is needed is read from it (`ts`). Metadata is our own type: the crate's holds strings only.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ::http::{HeaderValue, Method};
@@ -27,6 +27,8 @@ pub struct Client {
 pub(crate) struct Inner {
     pub(crate) morphism: SlackClient<Wire>,
     pub(crate) token: SlackApiToken,
+    /// Known once `auth.test` was asked.
+    pub(crate) identity: OnceLock<Identity>,
 }
 
 /// How calls are made.
@@ -107,7 +109,9 @@ impl Client {
     pub fn new(token: &Secret, options: &Options) -> Result<Client, String> {
         let wire = Wire::new(options.api_url.as_deref(), options.time_out, options.max_answer)?;
         let token = api_token(token);
-        Ok(Client { inner: Arc::new(Inner { morphism: SlackClient::new(wire), token }) })
+        Ok(Client {
+            inner: Arc::new(Inner { morphism: SlackClient::new(wire), token, identity: OnceLock::new() }),
+        })
     }
 
     pub(crate) fn wire(&self) -> &Wire {
@@ -130,8 +134,11 @@ impl Client {
         RS: for<'de> Deserialize<'de> + Send,
     {
         let session = self.inner.morphism.open_session(&self.inner.token);
-        let params: Vec<(&str, Option<&str>)> =
-            params.iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (*name, Some(*value))).collect();
+        let params: Vec<(&str, Option<&str>)> = params
+            .iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| (*name, Some(*value)))
+            .collect();
         Ok(session.http_session_api.http_get(method, &params, None).await?)
     }
 
@@ -149,13 +156,21 @@ impl Client {
         let answer = self.wire().exchange(Method::POST, &url, Some(&self.inner.token), Some(body)).await?;
         let raw: Raw = wire::read(&answer)?;
         let scopes = answer.headers.get("x-oauth-scopes").and_then(|value| value.to_str().ok()).unwrap_or("");
-        Ok(Identity {
+        let identity = Identity {
             team_id: raw.team_id.unwrap_or_default(),
             user_id: raw.user_id.unwrap_or_default(),
             bot_id: raw.bot_id.unwrap_or_default(),
             url: raw.url.unwrap_or_default(),
-            scopes: scopes.split(',').map(str::trim).filter(|scope| !scope.is_empty()).map(str::to_owned).collect(),
-        })
+            scopes: scopes
+                .split(',')
+                .map(str::trim)
+                .filter(|scope| !scope.is_empty())
+                .map(str::to_owned)
+                .collect(),
+        };
+        // A token belongs to one bot, so the first answer stays right.
+        let _ = self.inner.identity.set(identity.clone());
+        Ok(identity)
     }
 
     /// A fresh WebSocket address for Socket Mode. It holds a ticket: never log it.
@@ -262,7 +277,8 @@ impl Client {
         })
         .map_err(|error| Error::not_done(format!("the answer cannot be written as JSON: {error}")))?;
         let json = HeaderValue::from_static("application/json; charset=utf-8");
-        let answer = self.wire().exchange(Method::POST, url.as_str(), None, Some((json, body.into()))).await?;
+        let answer =
+            self.wire().exchange(Method::POST, url.as_str(), None, Some((json, body.into()))).await?;
         plain(&answer)
     }
 

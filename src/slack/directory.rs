@@ -93,7 +93,9 @@ impl Client {
                 )
                 .await?;
             // One odd channel must not hide the others.
-            all.extend(page.channels.into_iter().filter_map(|one| serde_json::from_value::<Channel>(one).ok()));
+            all.extend(
+                page.channels.into_iter().filter_map(|one| serde_json::from_value::<Channel>(one).ok()),
+            );
             cursor = page.response_metadata.and_then(|meta| meta.next_cursor).unwrap_or_default();
             if cursor.is_empty() {
                 break;

@@ -76,7 +76,9 @@ impl Error {
             "not_in_channel" | "channel_not_found" => "invite the app to the channel: /invite @heal",
             "is_archived" => "the channel is archived; take it out of slack.channels",
             "plan_upgrade_required" => "user groups need a paid plan; list user ids under approvers instead",
-            "msg_too_long" | "msg_blocks_too_long" | "invalid_blocks" => "the message does not fit Slack's limits",
+            "msg_too_long" | "msg_blocks_too_long" | "invalid_blocks" => {
+                "the message does not fit Slack's limits"
+            }
             "restricted_action" | "restricted_action_read_only_channel" => {
                 "the workspace's or channel's posting policy forbids it; allow the app to post there"
             }
@@ -123,10 +125,12 @@ impl From<SlackClientError> for Error {
                 Error::unclear(format!("an answer that cannot be read ({})", protocol.json_error))
             }
             // Our own connector puts its verdict into the cause.
-            SlackClientError::HttpProtocolError(protocol) => match protocol.cause.map(|cause| cause.downcast()) {
-                Some(Ok(verdict)) => *verdict,
-                _ => Error::not_done("the request could not be made"),
-            },
+            SlackClientError::HttpProtocolError(protocol) => {
+                match protocol.cause.map(|cause| cause.downcast()) {
+                    Some(Ok(verdict)) => *verdict,
+                    _ => Error::not_done("the request could not be made"),
+                }
+            }
             SlackClientError::EndOfStream(_)
             | SlackClientError::SocketModeProtocolError(_)
             | SlackClientError::SystemError(_) => Error::unclear("a failure inside the client"),

@@ -26,10 +26,8 @@ impl Client {
         thread_ts: Option<&str>,
         is_it: impl Fn(&Value) -> bool + Send + Sync,
     ) -> Result<Option<String>, Error> {
-        self.find_message(channel, thread_ts, move |message| {
-            message.get("metadata").is_some_and(|metadata| is_it(metadata))
-        })
-        .await
+        self.find_message(channel, thread_ts, move |message| message.get("metadata").is_some_and(&is_it))
+            .await
     }
 
     /// As [`Client::find_own`], with the whole raw message.
@@ -63,7 +61,7 @@ impl Client {
                     ],
                 )
                 .await?;
-            let found = page.messages.iter().find(|message| is_it(message));
+            let found = page.messages.iter().find(|message| self.may_be_ours(message) && is_it(message));
             if let Some(ts) = found.and_then(|message| message.get("ts")).and_then(Value::as_str) {
                 return Ok(Some(ts.to_owned()));
             }
@@ -73,6 +71,19 @@ impl Client {
             }
         }
         Ok(None)
+    }
+
+    /// Not a message that says it is somebody else's: another app must not pass for us by copying our
+    /// metadata. Needs [`Client::auth_test`] to have been asked; without it, or where the message does not say,
+    /// the metadata decides.
+    fn may_be_ours(&self, message: &Value) -> bool {
+        let Some(us) = self.inner.identity.get() else { return true };
+        let says = |name: &str| message.get(name).and_then(Value::as_str);
+        match (says("bot_id"), says("user")) {
+            (Some(bot), _) => us.bot_id.is_empty() || bot == us.bot_id,
+            (None, Some(user)) => us.user_id.is_empty() || user == us.user_id,
+            (None, None) => true,
+        }
     }
 }
 

@@ -155,6 +155,9 @@ async fn interactions(State(gate): State<Gate>, request: Request) -> Response {
 async fn commands(State(gate): State<Gate>, request: Request) -> Response {
     gate.answer(request, |_, body| {
         let form = Value::Object(fields(body));
+        if form["ssl_check"] == "1" {
+            return Ok(Read::Unknown("ssl_check".to_owned())); // Slack looks whether the certificate is good
+        }
         if form["command"].as_str().is_none_or(str::is_empty) {
             return Err("the form has no command".to_owned());
         }
@@ -215,7 +218,8 @@ impl Gate {
         verify(&self.options.signing_secret, &parts.headers, &body, (self.options.clock)())
             .map_err(Refusal::Unsigned)?;
 
-        let body = std::str::from_utf8(&body).map_err(|_| Refusal::Malformed("it is not UTF-8".to_owned()))?;
+        let body =
+            std::str::from_utf8(&body).map_err(|_| Refusal::Malformed("it is not UTF-8".to_owned()))?;
         let (payload, raw) = match read(self, body) {
             Ok(Read::Payload(payload, raw)) => (payload, raw),
             Ok(Read::Challenge(challenge)) => {

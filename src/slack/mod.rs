@@ -19,6 +19,8 @@ mod wire;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod tests;
 
 pub use client::{Client, Identity, Metadata, Options, Post, Respond, Text};
 pub use delivery::{Ack, Counters, Delivery, Payload};

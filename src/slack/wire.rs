@@ -22,9 +22,7 @@ use slack_morphism::errors::{
     SlackRateLimitError, map_serde_error,
 };
 use slack_morphism::multipart_form::FileMultipartData;
-use slack_morphism::{
-    ClientResult, SlackApiToken, SlackClientApiCallContext, SlackClientHttpConnector,
-};
+use slack_morphism::{ClientResult, SlackApiToken, SlackClientApiCallContext, SlackClientHttpConnector};
 use slack_morphism::{SlackClientId, SlackClientSecret};
 use url::Url;
 
@@ -246,10 +244,12 @@ where
     let verdict: Verdict<'_> =
         serde_json::from_slice(&answer.body).map_err(|error| map_serde_error(error, None))?;
     match (verdict.ok, verdict.error) {
-        (_, Some(code)) if matches!(&*code, "ratelimited" | "rate_limited") => Err(rate_limited(answer, body())),
-        (_, Some(code)) => {
-            Err(SlackClientError::ApiError(SlackClientApiError::new(code.into()).with_http_response_body(body())))
+        (_, Some(code)) if matches!(&*code, "ratelimited" | "rate_limited") => {
+            Err(rate_limited(answer, body()))
         }
+        (_, Some(code)) => Err(SlackClientError::ApiError(
+            SlackClientApiError::new(code.into()).with_http_response_body(body()),
+        )),
         (Some(true), None) => {
             serde_json::from_slice(&answer.body).map_err(|error| map_serde_error(error, Some(&body())))
         }
@@ -262,7 +262,9 @@ where
 
 fn rate_limited(answer: &Answer, body: String) -> SlackClientError {
     SlackClientError::RateLimitError(
-        SlackRateLimitError::new().opt_retry_after(retry_after(&answer.headers)).with_http_response_body(body),
+        SlackRateLimitError::new()
+            .opt_retry_after(retry_after(&answer.headers))
+            .with_http_response_body(body),
     )
 }
 

@@ -7,6 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -25,10 +26,19 @@ pub(super) struct Queued {
     merge: Option<String>,
     pub maybe_done: bool,
     pub failures: u32,
-    /// Under way just now.
-    pub started: bool,
+    place: Place,
     pub done: oneshot::Sender<Done>,
     channel: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Behind another job of its order key.
+    Behind,
+    Ready,
+    UnderWay,
+    /// Waiting for its next try.
+    BackingOff,
 }
 
 #[derive(Debug)]
@@ -44,6 +54,8 @@ struct Lane {
     /// Limited by Slack until then.
     asleep_until: Option<Instant>,
     under_way: usize,
+    /// Failures since the last success, other than refusals.
+    troubles: u32,
     /// How many calls may be under way; falls to 1 on a 429 and grows again with every success.
     window: f64,
 }
@@ -102,7 +114,7 @@ impl Lanes {
             if job.priority > waiting.priority {
                 // The entry with the old priority stays in the heap and is skipped when it comes up.
                 waiting.priority = job.priority;
-                if self.is_first(id) {
+                if waiting.place == Place::Ready {
                     self.make_ready(id);
                 }
             }
@@ -131,7 +143,7 @@ impl Lanes {
                 merge: job.merge,
                 maybe_done: job.maybe_done,
                 failures: 0,
-                started: false,
+                place: Place::Behind,
                 done,
                 channel,
             },
@@ -150,7 +162,7 @@ impl Lanes {
             // Its turn is over; it goes to the end of the line.
             self.enter_ring(index);
             if let Some(job) = self.jobs.get_mut(&id) {
-                job.started = true;
+                job.place = Place::UnderWay;
                 return Some((id, Arc::clone(&job.call), job.maybe_done));
             }
         }
@@ -166,13 +178,14 @@ impl Lanes {
     pub(super) fn returned(&mut self, id: Id, success: bool) -> Option<&mut Queued> {
         let per_channel = self.per_channel;
         let job = self.jobs.get_mut(&id)?;
-        job.started = false;
+        job.place = Place::BackingOff;
         let index = job.channel;
         let channel = &mut self.channels[index];
         channel.under_way = channel.under_way.saturating_sub(1);
         let lane = &mut channel.lanes[job.call.method() as usize];
         lane.under_way = lane.under_way.saturating_sub(1);
         if success {
+            lane.troubles = 0;
             lane.window = (lane.window + 1.0 / lane.window).min(per_channel as f64);
         }
         self.enter_ring(index);
@@ -215,9 +228,25 @@ impl Lanes {
         self.make_ready(id);
     }
 
-    /// Everything that is not done, given back.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = oneshot::Sender<Done>> + '_ {
-        self.jobs.drain().map(|(_, job)| job.done)
+    /// A call of this job's method and channel failed for no fault of its own: the lane rests a little, so
+    /// that an outage is probed by one call at a time and not by everything that waits.
+    pub(super) fn rest_lane(&mut self, id: Id, now: Instant, wait: impl FnOnce(u32) -> Duration) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let index = job.channel;
+        let lane = &mut self.channels[index].lanes[job.call.method() as usize];
+        if lane.asleep_until.is_some_and(|until| now < until) {
+            return;
+        }
+        lane.troubles = lane.troubles.saturating_add(1);
+        let until = now + wait(lane.troubles);
+        lane.asleep_until = Some(until);
+        lane.window = 1.0;
+        self.timers.push(Reverse((until, Wake::Channel(index))));
+    }
+
+    /// Everything that is not done, given back; true where an earlier try may have done it.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = (oneshot::Sender<Done>, bool)> + '_ {
+        self.jobs.drain().map(|(_, job)| (job.done, job.maybe_done))
     }
 
     fn pick(&mut self, index: usize, now: Instant) -> Option<Id> {
@@ -233,7 +262,10 @@ impl Lanes {
             lane.asleep_until = None;
             // Entries that a merge or a finish left behind.
             while let Some(top) = lane.ready.peek() {
-                let current = self.jobs.get(&top.1.0).is_some_and(|job| !job.started && job.priority == top.0);
+                let current = self
+                    .jobs
+                    .get(&top.1.0)
+                    .is_some_and(|job| job.place == Place::Ready && job.priority == top.0);
                 if current {
                     break;
                 }
@@ -267,15 +299,11 @@ impl Lanes {
     }
 
     fn make_ready(&mut self, id: Id) {
-        let Some(job) = self.jobs.get(&id) else { return };
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.place = Place::Ready;
         let index = job.channel;
         self.channels[index].lanes[job.call.method() as usize].ready.push((job.priority, Reverse(id)));
         self.enter_ring(index);
-    }
-
-    fn is_first(&self, id: Id) -> bool {
-        let order = self.jobs.get(&id).and_then(|job| job.order);
-        order.is_none_or(|key| self.chains.get(&key).and_then(|chain| chain.front()) == Some(&id))
     }
 
     fn enter_ring(&mut self, index: usize) {
@@ -293,12 +321,9 @@ impl Lanes {
         }
         let index = self.channels.len();
         let window = self.per_channel as f64;
-        let lane = || Lane { ready: BinaryHeap::new(), asleep_until: None, under_way: 0, window };
-        self.channels.push(Channel {
-            lanes: std::array::from_fn(|_| lane()),
-            in_ring: false,
-            under_way: 0,
-        });
+        let lane =
+            || Lane { ready: BinaryHeap::new(), asleep_until: None, troubles: 0, under_way: 0, window };
+        self.channels.push(Channel { lanes: std::array::from_fn(|_| lane()), in_ring: false, under_way: 0 });
         self.names.insert(name.to_owned(), index);
         index
     }
@@ -308,7 +333,7 @@ impl Queued {
     /// Only a call that was surely not done, or that does no harm twice, may be forgotten; and only for
     /// one that goes the same way.
     fn may_be_replaced_by(&self, job: &Job) -> bool {
-        !self.started
+        self.place != Place::UnderWay
             && (!self.maybe_done || self.call.is_idempotent())
             && self.order == job.order
             && self.call.method() == job.call.method()

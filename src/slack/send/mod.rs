@@ -26,12 +26,29 @@ use super::{Client, Error, Post, Respond, Text, Upload};
 pub enum Call {
     /// Without `metadata` a post whose answer was lost is given up as unclear: it could not be found.
     Post(Post),
-    Update { channel: String, ts: String, text: Text },
-    React { channel: String, ts: String, name: String },
-    Unreact { channel: String, ts: String, name: String },
+    Update {
+        channel: String,
+        ts: String,
+        text: Text,
+    },
+    React {
+        channel: String,
+        ts: String,
+        name: String,
+    },
+    Unreact {
+        channel: String,
+        ts: String,
+        name: String,
+    },
     /// Found again by its file name, which should therefore be its own within the thread.
     Upload(Upload),
-    Ephemeral { channel: String, user: String, thread_ts: Option<String>, text: Text },
+    Ephemeral {
+        channel: String,
+        user: String,
+        thread_ts: Option<String>,
+        text: Text,
+    },
     Respond(Respond),
 }
 

@@ -11,6 +11,9 @@ use super::lanes::{Id, Lanes};
 use super::{Completion, Done, Job, Tried, backoff};
 use crate::slack::{Client, Error};
 
+/// The most that one lane rests in an outage; so long after its end the next call finds out.
+const LONGEST_REST: Duration = Duration::from_secs(5);
+
 /// How much at once, and how soon again.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -115,10 +118,10 @@ impl Runner {
             self.joined(joined);
         }
         while let Ok((_, done)) = submitted.try_recv() {
-            let _ = done.send(stopped());
+            let _ = done.send(stopped(false));
         }
-        for done in self.lanes.drain() {
-            let _ = done.send(stopped());
+        for (done, maybe_done) in self.lanes.drain() {
+            let _ = done.send(stopped(maybe_done));
         }
         self.depth.send_replace(0);
     }
@@ -156,10 +159,8 @@ impl Runner {
         let now = Instant::now();
         let method = job.call.method();
         let channel = job.call.channel().to_owned();
-        if looked_up {
-            // It was looked for and not found, so only what this try did is open.
-            job.maybe_done = error.may_have_been_done();
-        }
+        // It stays open once it is: a lost call that was not found yet may still land.
+        job.maybe_done |= error.may_have_been_done();
         match error {
             Error::RateLimited { retry_after } => {
                 tracing::info!(?method, channel, seconds = retry_after.as_secs(), "Slack limits the sending");
@@ -193,11 +194,15 @@ impl Runner {
                 let wait = backoff(self.options.backoff, failures);
                 tracing::warn!(?method, channel, %error, failures, ?wait, "a message could not be sent; trying again");
                 self.lanes.retry_at(id, now + wait);
+                let (first, longest) = self.options.backoff;
+                self.lanes
+                    .rest_lane(id, now, |troubles| backoff((first, longest.min(LONGEST_REST)), troubles));
             }
         }
     }
 }
 
-fn stopped() -> Done {
-    Done::GaveUp(Error::not_done("the sending has stopped"))
+fn stopped(maybe_done: bool) -> Done {
+    let why = "the sending has stopped";
+    Done::GaveUp(if maybe_done { Error::unclear(why) } else { Error::not_done(why) })
 }

@@ -1,1 +1,267 @@
+use std::time::Duration;
 
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{Call, Done, Job, Options, Priority, Queue};
+use crate::slack::fake::{Fake, Reply, within};
+use crate::slack::{Error, Metadata, Post, Text};
+
+struct World {
+    fake: Fake,
+    queue: Queue,
+    stop: watch::Sender<bool>,
+    running: tokio::task::JoinHandle<()>,
+}
+
+impl World {
+    async fn start(at_once: usize) -> World {
+        let fake = Fake::start().await;
+        let options = Options { at_once, backoff: (Duration::from_millis(20), Duration::from_millis(100)) };
+        let (stop, stopped) = watch::channel(false);
+        let (queue, run) = Queue::new(fake.client(), options, stopped);
+        World { fake, queue, stop, running: tokio::spawn(run) }
+    }
+
+    /// The texts that reached Slack, in order.
+    fn said(&self, method: &str) -> Vec<String> {
+        let calls = self.fake.calls(method);
+        calls.iter().map(|call| call.body["text"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    async fn until_called(&self, method: &str, times: usize) {
+        within(async {
+            while self.fake.calls(method).len() < times {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+}
+
+fn text(text: &str) -> Text {
+    Text { text: text.into(), blocks: Vec::new() }
+}
+
+fn post_to(channel: &str, said: &str) -> Call {
+    Call::Post(Post {
+        channel: channel.into(),
+        thread_ts: Some("1795133413.000001".into()),
+        text: text(said),
+        metadata: Some(Metadata { event_type: "heal".into(), payload: json!({"run": said}) }),
+    })
+}
+
+fn post(said: &str) -> Job {
+    Job::new(post_to("C1", said), Priority::Report)
+}
+
+fn update(said: &str) -> Job {
+    Job::new(Call::Update { channel: "C1".into(), ts: "1.000001".into(), text: text(said) }, Priority::Report)
+}
+
+fn sent(ts: &str) -> Done {
+    Done::Sent { ts: Some(ts.into()) }
+}
+
+#[tokio::test]
+async fn a_post_whose_answer_was_lost_is_looked_up_and_not_doubled() {
+    let world = World::start(8).await;
+    world.fake.script("chat.postMessage", [Reply::Lost, Reply::Hangs]);
+    assert_eq!(within(world.queue.submit(post("one"))).await, sent("1795133413.000001"));
+    assert_eq!(within(world.queue.submit(post("two"))).await, sent("1795133413.000002"));
+    assert_eq!(world.fake.messages().len(), 2);
+    assert_eq!(world.fake.calls("chat.postMessage").len(), 2);
+}
+
+#[tokio::test]
+async fn a_failed_search_never_leads_to_a_blind_repeat() {
+    let world = World::start(8).await;
+    world.fake.script("chat.postMessage", [Reply::Lost]);
+    world.fake.script("conversations.replies", [Reply::Status(500), Reply::Limited(1)]);
+    assert_eq!(within(world.queue.submit(post("one"))).await, sent("1795133413.000001"));
+    assert_eq!(world.fake.messages().len(), 1);
+
+    world.fake.script("chat.postMessage", [Reply::Lost]);
+    world.fake.script("conversations.replies", [Reply::Json(json!({"ok": false, "error": "missing_scope"}))]);
+    let done = within(world.queue.submit(post("two"))).await;
+    assert!(matches!(done, Done::GaveUp(Error::Unclear { .. })), "{done:?}");
+}
+
+#[tokio::test]
+async fn a_post_that_was_not_done_is_made_again_once_searched_for() {
+    let world = World::start(8).await;
+    world.fake.script("chat.postMessage", [Reply::Status(500), Reply::Status(502)]);
+    assert_eq!(within(world.queue.submit(post("one"))).await, sent("1795133413.000001"));
+    assert_eq!(world.fake.calls("chat.postMessage").len(), 3);
+    assert_eq!(world.fake.calls("conversations.replies").len(), 2);
+}
+
+#[tokio::test]
+async fn what_may_have_been_posted_before_a_restart_is_searched_for_first() {
+    let world = World::start(8).await;
+    within(world.queue.submit(post("one"))).await;
+    assert_eq!(within(world.queue.submit(post("one").maybe_done())).await, sent("1795133413.000001"));
+    assert_eq!(world.fake.messages().len(), 1);
+}
+
+#[tokio::test]
+async fn a_post_without_metadata_is_given_up_when_unclear() {
+    let world = World::start(8).await;
+    world.fake.script("chat.postMessage", [Reply::Lost]);
+    let bare = Call::Post(Post { channel: "C1".into(), text: text("one"), ..Post::default() });
+    let done = within(world.queue.submit(Job::new(bare, Priority::Report))).await;
+    assert!(matches!(done, Done::GaveUp(Error::Unclear { .. })), "{done:?}");
+    assert_eq!(world.fake.messages().len(), 1);
+}
+
+#[tokio::test]
+async fn a_429_holds_its_own_method_and_channel_for_exactly_as_long_as_told() {
+    let world = World::start(8).await;
+    world.fake.script("chat.postMessage", [Reply::Limited(1)]);
+    let limited = world.queue.submit(post("one"));
+    world.until_called("chat.postMessage", 1).await;
+    // Another channel and another method go on meanwhile.
+    let other = world.queue.submit(Job::new(post_to("C2", "two"), Priority::Report));
+    let update = world.queue.submit(update("three"));
+    within(other).await;
+    within(update).await;
+    let later = world.queue.submit(post("four"));
+    assert_eq!(world.said("chat.postMessage"), ["one", "two"]);
+    within(limited).await;
+    within(later).await;
+    let calls = world.fake.calls("chat.postMessage");
+    assert_eq!(world.said("chat.postMessage"), ["one", "two", "one", "four"]);
+    let waited = calls[2].at - calls[0].at;
+    assert!(waited >= Duration::from_millis(1000), "{waited:?}");
+    assert!(waited < Duration::from_millis(3000), "{waited:?}");
+}
+
+#[tokio::test]
+async fn only_the_newest_of_waiting_updates_is_sent() {
+    let world = World::start(1).await;
+    world.fake.delay(Duration::from_millis(100));
+    let blocker = world.queue.submit(post("first"));
+    world.until_called("chat.postMessage", 1).await;
+    let old = world.queue.submit(update("old").merging("m1"));
+    let newer = world.queue.submit(update("newer").merging("m1"));
+    let another = world.queue.submit(update("another").merging("m2"));
+    let newest = world.queue.submit(update("newest").merging("m1"));
+    assert_eq!(within(old).await, Done::Superseded);
+    assert_eq!(within(newer).await, Done::Superseded);
+    within(blocker).await;
+    assert_eq!(within(newest).await, Done::Sent { ts: None });
+    within(another).await;
+    assert_eq!(world.said("chat.update"), ["newest", "another"]);
+}
+
+#[tokio::test]
+async fn an_update_under_way_is_followed_and_not_replaced() {
+    let world = World::start(4).await;
+    world.fake.delay(Duration::from_millis(100));
+    let first = world.queue.submit(update("first").merging("m1").in_order(1));
+    world.until_called("chat.update", 1).await;
+    let second = world.queue.submit(update("second").merging("m1").in_order(1));
+    let third = world.queue.submit(update("third").merging("m1").in_order(1));
+    assert_eq!(within(first).await, Done::Sent { ts: None });
+    assert_eq!(within(second).await, Done::Superseded);
+    assert_eq!(within(third).await, Done::Sent { ts: None });
+    assert_eq!(world.said("chat.update"), ["first", "third"]);
+}
+
+#[tokio::test]
+async fn jobs_of_one_key_run_in_order_even_past_failures() {
+    let world = World::start(8).await;
+    world.fake.script("chat.postMessage", [Reply::Status(500)]);
+    let one = world.queue.submit(post("one").in_order(7));
+    let two = world.queue.submit(post("two").in_order(7));
+    let three = world.queue.submit(update("three").in_order(7));
+    within(three).await;
+    within(one).await;
+    within(two).await;
+    assert_eq!(world.said("chat.postMessage"), ["one", "one", "two"]);
+    let posts = world.fake.calls("chat.postMessage");
+    assert!(world.fake.calls("chat.update")[0].at > posts[2].at);
+}
+
+#[tokio::test]
+async fn the_urgent_go_first_and_channels_take_turns() {
+    let world = World::start(1).await;
+    world.fake.delay(Duration::from_millis(50));
+    let mut waiting = vec![world.queue.submit(post("blocker"))];
+    world.until_called("chat.postMessage", 1).await;
+    for said in ["a1", "a2", "a3"] {
+        waiting.push(world.queue.submit(post(said)));
+    }
+    waiting.push(world.queue.submit(Job::new(post_to("C2", "b1"), Priority::Reaction)));
+    waiting.push(world.queue.submit(Job::new(post_to("C1", "urgent"), Priority::People)));
+    for one in waiting {
+        within(one).await;
+    }
+    let said = world.said("chat.postMessage");
+    let place = |wanted: &str| said.iter().position(|one| one == wanted).unwrap();
+    assert!(place("urgent") < place("a1"), "{said:?}");
+    assert!(place("b1") < place("a2"), "{said:?}");
+    assert!(place("a1") < place("a2") && place("a2") < place("a3"), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_refusal_ends_a_job_at_once_and_the_next_of_its_key_goes_on() {
+    let world = World::start(8).await;
+    world.fake.script("chat.postMessage", [Reply::Json(json!({"ok": false, "error": "not_in_channel"}))]);
+    let refused = world.queue.submit(post("one").in_order(1));
+    let next = world.queue.submit(post("two").in_order(1));
+    let Done::GaveUp(error) = within(refused).await else { panic!("it was not given up") };
+    assert_eq!(error.code(), Some("not_in_channel"));
+    assert!(error.hint().unwrap().contains("/invite"));
+    within(next).await;
+    assert_eq!(world.said("chat.postMessage"), ["one", "two"]);
+}
+
+#[tokio::test]
+async fn a_thousand_jobs_are_sent_once_each_and_never_too_many_at_once() {
+    let world = World::start(32).await;
+    let waiting: Vec<_> = (0..1000)
+        .map(|number| world.queue.submit(post(&format!("m{number}")).in_order(number % 100)))
+        .collect();
+    for one in waiting {
+        assert!(matches!(within(one).await, Done::Sent { .. }));
+    }
+    let mut said = world.said("chat.postMessage");
+    said.sort_unstable();
+    said.dedup();
+    assert_eq!(said.len(), 1000);
+    assert_eq!(world.fake.messages().len(), 1000);
+    assert!(world.fake.most_under_way() <= 32);
+}
+
+#[tokio::test]
+async fn stopping_waits_for_what_is_under_way_and_gives_the_rest_back() {
+    let world = World::start(1).await;
+    world.fake.delay(Duration::from_millis(200));
+    let under_way = world.queue.submit(post("one"));
+    let waiting = world.queue.submit(post("two"));
+    world.until_called("chat.postMessage", 1).await;
+    world.stop.send(true).unwrap();
+    assert!(matches!(within(under_way).await, Done::Sent { .. }));
+    assert!(matches!(within(waiting).await, Done::GaveUp(Error::NotDone { .. })));
+    within(world.running).await.unwrap();
+    assert!(matches!(within(world.queue.submit(post("three"))).await, Done::GaveUp(Error::NotDone { .. })));
+    assert_eq!(world.fake.messages().len(), 1);
+}
+
+#[tokio::test]
+async fn an_outage_is_probed_and_not_stormed_and_everything_is_sent_after_it() {
+    let world = World::start(4).await;
+    world.fake.script("chat.postMessage", (0..12).map(|_| Reply::Status(503)));
+    let began = Instant::now();
+    let waiting: Vec<_> = (0..200).map(|number| world.queue.submit(post(&format!("m{number}")))).collect();
+    for one in waiting {
+        assert!(matches!(within(one).await, Done::Sent { .. }));
+    }
+    assert_eq!(world.fake.messages().len(), 200);
+    // Four at once at first, then one by one with growing rests of up to 100 ms.
+    let calls = world.fake.calls("chat.postMessage");
+    assert!(calls[11].at - began >= Duration::from_millis(200), "{:?}", calls[11].at - began);
+}

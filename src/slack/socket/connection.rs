@@ -27,7 +27,9 @@ use crate::text::clip;
 pub(super) enum Signal {
     Hello,
     /// Slack will close the connection soon; it still works.
-    Leaving { reason: String },
+    Leaving {
+        reason: String,
+    },
 }
 
 /// Why a connection is over.
@@ -36,8 +38,12 @@ pub(super) enum Ended {
     /// We were told to.
     Retired,
     /// Slack closed it, or said that it does not want it.
-    Refused { reason: String },
-    Broken { why: String },
+    Refused {
+        reason: String,
+    },
+    Broken {
+        why: String,
+    },
     /// Nobody takes deliveries any more.
     Abandoned,
 }
@@ -212,7 +218,12 @@ impl Connection {
             },
             Frame::Unknown { kind, envelope_id } => {
                 Counters::add(&self.counters.unknown);
-                tracing::warn!(connection = self.id, kind, excerpt = excerpt(text), "Slack sent a frame of unknown type");
+                tracing::warn!(
+                    connection = self.id,
+                    kind,
+                    excerpt = excerpt(text),
+                    "Slack sent a frame of unknown type"
+                );
                 if let Some(envelope_id) = envelope_id {
                     *due += 1;
                     let _ = acks.send(Settled::Done { envelope_id, payload: None });
@@ -221,7 +232,12 @@ impl Connection {
             }
             Frame::Malformed { why } => {
                 Counters::add(&self.counters.malformed);
-                tracing::warn!(connection = self.id, why, excerpt = excerpt(text), "Slack sent a frame that cannot be read");
+                tracing::warn!(
+                    connection = self.id,
+                    why,
+                    excerpt = excerpt(text),
+                    "Slack sent a frame that cannot be read"
+                );
                 Next::Go
             }
             Frame::Envelope(envelope) => {

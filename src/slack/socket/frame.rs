@@ -11,12 +11,19 @@ use crate::slack::Payload;
 pub(super) enum Frame {
     Hello,
     /// Slack is about to close this connection, or has just refused it.
-    Disconnect { reason: String },
+    Disconnect {
+        reason: String,
+    },
     Envelope(Envelope),
     /// A type we do not know; acknowledged where it has an id, so that Slack does not repeat it.
-    Unknown { kind: String, envelope_id: Option<String> },
+    Unknown {
+        kind: String,
+        envelope_id: Option<String>,
+    },
     /// No JSON, or something essential is missing. Never acknowledged.
-    Malformed { why: String },
+    Malformed {
+        why: String,
+    },
 }
 
 #[derive(Debug)]

@@ -74,7 +74,11 @@ pub(super) async fn keep(shared: Arc<Shared>, mut shutdown: watch::Receiver<bool
         }
         match word {
             Word::Leaving(reason) => {
-                tracing::info!(connection = serving.id, reason, "Slack will close a connection; opening another first");
+                tracing::info!(
+                    connection = serving.id,
+                    reason,
+                    "Slack will close a connection; opening another first"
+                );
                 match replace(&shared, &mut shutdown, serving, &mut failures).await {
                     Some(next) => current = next,
                     None => return,
@@ -156,13 +160,10 @@ impl Served {
     /// The connection's next word that matters.
     async fn word(&mut self) -> Word {
         loop {
-            tokio::select! {
-                biased;
-                signal = self.signals.recv() => match signal {
-                    Some(Signal::Leaving { reason }) => return Word::Leaving(reason),
-                    Some(Signal::Hello) => {}
-                    None => return Word::Over(ended((&mut self.task).await)),
-                },
+            match self.signals.recv().await {
+                Some(Signal::Leaving { reason }) => return Word::Leaving(reason),
+                Some(Signal::Hello) => {}
+                None => return Word::Over(ended((&mut self.task).await)),
             }
         }
     }
@@ -170,6 +171,7 @@ impl Served {
     /// Lets it send what is due and close; it is no longer counted.
     async fn close(self, shared: &Shared, order: Order) {
         shared.disconnected();
+        // It may be over already.
         let _ = self.order.send(order);
         let _ = timeout(shared.options.ack_grace + Duration::from_secs(2), self.task).await;
     }
@@ -190,10 +192,8 @@ async fn open(shared: &Arc<Shared>) -> Result<Served, Trouble> {
     let until = Instant::now() + limit;
 
     let connecting = shared.client.wire().open(&uri);
-    let opened = timeout(limit, connecting)
-        .await
-        .map_err(late)?
-        .map_err(|error| Trouble::Other(error.to_string()))?;
+    let opened =
+        timeout(limit, connecting).await.map_err(late)?.map_err(|error| Trouble::Other(error.to_string()))?;
     let (signals_out, mut signals) = mpsc::unbounded_channel();
     let (order, order_in) = watch::channel(Order::Serve);
     let id = shared.next_id();
@@ -367,10 +367,7 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-async fn until_shutdown<T>(
-    shutdown: &mut watch::Receiver<bool>,
-    work: impl Future<Output = T>,
-) -> Option<T> {
+async fn until_shutdown<T>(shutdown: &mut watch::Receiver<bool>, work: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
         () = stopped(shutdown) => None,

@@ -122,5 +122,11 @@ pub async fn listen(
     for _ in 0..wanted {
         lines.spawn(line::keep(Arc::clone(&shared), shutdown.clone()));
     }
-    while lines.join_next().await.is_some() {}
+    while let Some(ended) = lines.join_next().await {
+        if let Err(error) = ended {
+            // A defect must not leave the bot deaf: the line starts anew.
+            tracing::error!(%error, "a line to Slack stopped by a defect; starting it again");
+            lines.spawn(line::keep(Arc::clone(&shared), shutdown.clone()));
+        }
+    }
 }
