@@ -55,7 +55,7 @@ impl Verdict {
 impl Delivery {
     fn of(shared: &Shared, id: &str, at: usize) -> Option<Self> {
         let state = shared.state();
-        let command = state.commands.iter().find(|command| command.id == id)?;
+        let command = state.commands.iter().rev().find(|command| command.id == id)?;
         let host = command.invocations.get(at)?.host;
         // Delivery times out only after both time-outs together (monitor-commands page).
         let expires = shared.options.second * (command.timeout_seconds + command.execution_timeout);
@@ -163,7 +163,7 @@ impl Delivery {
     fn update(&self, shared: &Shared, change: impl FnOnce(&mut Invocation)) {
         {
             let mut state = shared.state();
-            let command = state.commands.iter_mut().find(|command| command.id == self.sent.command_id);
+            let command = state.commands.iter_mut().rev().find(|command| command.id == self.sent.command_id);
             if let Some(one) = command.and_then(|command| command.invocations.get_mut(self.at)) {
                 change(one);
             }

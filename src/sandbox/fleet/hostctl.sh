@@ -204,7 +204,14 @@ reboot | shutdown | poweroff | halt | init)
 hostctl) # what only the sandbox itself does
     case $1 in
     start | stop | restart | status) "$1" "$2" ;;
-    wedge) alive "$2" && hit STOP ;;
+    wedge) # a signal is sent before it is taken: wait until it shows
+        alive "$2" && hit STOP
+        until alive "$2" && case $st in T*) true ;; *) false ;; esac; do
+            n=$((${n:-0} + 1))
+            [ "$n" -le 100 ] || { echo "$2 does not stop" >&2; exit 1; }
+            sleep 0.02
+        done
+        ;;
     release) alive "$2" && hit CONT ;;
     down) for file in "$root"/etc/services/*; do [ ! -e "$file" ] || stop "${file##*/}"; done ;;
     up) for file in "$root"/etc/services/*; do [ ! -e "$file" ] || start "${file##*/}" || exit 1; done ;;

@@ -70,11 +70,7 @@ impl Probe {
             Self::Process(service) => {
                 runs(service)?;
                 let well = host.process(service) != ProcessState::Gone;
-                (
-                    well,
-                    format!("{service} on {name} is {}", if well { "running" } else { "down" }),
-                    Some(service),
-                )
+                (well, format!("{service} on {name} is down"), Some(service))
             }
             Self::Heartbeat(service, most) => {
                 runs(service)?;

@@ -161,3 +161,19 @@ async fn the_talks_rule_heals_as_it_stands_and_the_monitor_sees_it() {
     assert!(output.starts_with("FOO_PROCESS is not running\nFOO_PROCESS is running (pid "), "{output}");
     assert_eq!(next().await["attachments"][0]["title"], "[RESOLVED] SOME_ALERT for SOME_ROLE");
 }
+
+#[test]
+fn every_alert_of_the_monitor_has_a_shipped_rule() {
+    let rules = [
+        include_str!("../../../rules/talk.json"),
+        include_str!("../../../rules/web.yaml"),
+        include_str!("../../../rules/db.yaml"),
+        include_str!("../../../rules/batch.yaml"),
+    ];
+    for check in Check::standard() {
+        let key = format!("{}:{}", check.role, check.alert);
+        let stands =
+            |text: &&str| text.contains(&format!("\n{key}:\n")) || text.contains(&format!("\"{key}\":"));
+        assert_eq!(rules.iter().filter(|text| stands(text)).count(), 1, "{key}");
+    }
+}
