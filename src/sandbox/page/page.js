@@ -172,7 +172,7 @@ function replace(parent, nodes) {
 
 /** Draws a list of messages, touching only those that changed. */
 function fill(list, messages, testid) {
-  const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 60 || list.dataset.of !== place(list);
+  if (list.dataset.of !== place(list)) list.stick = true;
   list.dataset.of = place(list);
   messages.sort((a, b) => (a.ts < b.ts ? -1 : 1));
   const old = new Map([...list.children].map((n) => [n.dataset.key, n]));
@@ -201,7 +201,19 @@ function fill(list, messages, testid) {
   if (!messages.length) wanted.push(old.get('empty') || el('div', { class: 'empty', 'data-key': 'empty' }, 'Nothing here yet. Break something on a host, and its alert comes in here.'));
   wanted.forEach((node, i) => { if (list.children[i] !== node) list.insertBefore(node, list.children[i] || null); });
   while (list.children.length > wanted.length) list.lastChild.remove();
-  if (atEnd) list.scrollTop = list.scrollHeight;
+  toEnd(list);
+}
+
+/** A list that was read to its end stays there, whatever grows in it or narrows it. */
+const toEnd = (list) => { if (list.stick) list.scrollTop = list.scrollHeight; };
+function stick(list) {
+  const near = () => list.scrollHeight - list.scrollTop - list.clientHeight < 60;
+  list.addEventListener('scroll', () => { if (near()) list.stick = true; });
+  // Only a person leaves the end; a change of layout does not.
+  for (const by of ['wheel', 'touchmove', 'keydown', 'pointerdown']) {
+    list.addEventListener(by, () => requestAnimationFrame(() => { list.stick = near(); }), { passive: true });
+  }
+  new ResizeObserver(() => toEnd(list)).observe(list);
 }
 
 const place = (list) => (list.id === 'messages' ? view.channel : `${view.channel} ${view.thread}`);
@@ -335,6 +347,8 @@ function composer(form, field, thread) {
 }
 
 function begin() {
+  stick($('messages'));
+  stick($('replies'));
   composer($('composer-form'), $('composer'), () => '');
   composer($('thread-form'), $('thread-composer'), () => view.thread);
   $('thread-close').addEventListener('click', () => { $('thread').hidden = true; view.thread = ''; view.raw = ''; look(); });
