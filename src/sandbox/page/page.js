@@ -62,6 +62,7 @@ function offline() {
 function toast(text, good) {
   const note = el('div', { class: `toast ${good ? 'good' : ''}`, testid: 'toast' }, text);
   $('toasts').append(note);
+  while ($('toasts').children.length > 3) $('toasts').firstChild.remove();
   setTimeout(() => note.remove(), good ? 2500 : 8000);
 }
 
@@ -108,6 +109,7 @@ function draw() {
   const name = ctx.channelName(view.channel);
   $('channel-title').textContent = `# ${name}`;
   $('composer').placeholder = `Message #${name}, or /heal help`;
+  $('topic').textContent = member() ? 'Alerts come in here. heal answers in their threads.' : 'heal is not in this channel.';
   document.title = `#${name} · heal sandbox`;
   const inThread = (m) => m.thread_ts && m.thread_ts !== m.ts;
   fill($('messages'), [...s.messages, ...s.ephemerals.filter((e) => !inThread(e))], 'message');
@@ -198,7 +200,7 @@ function fill(list, messages, testid) {
     }
     wanted.push(node);
   }
-  if (!messages.length) wanted.push(old.get('empty') || el('div', { class: 'empty', 'data-key': 'empty' }, 'Nothing here yet. Break something on a host, and its alert comes in here.'));
+  if (!messages.length) wanted.push(el('div', { class: 'empty', 'data-key': 'empty' }, member() ? 'Nothing here yet. Break something on a host, and its alert comes in here.' : 'heal is not in this channel: nobody reads alerts here.'));
   wanted.forEach((node, i) => { if (list.children[i] !== node) list.insertBefore(node, list.children[i] || null); });
   while (list.children.length > wanted.length) list.lastChild.remove();
   toEnd(list);
@@ -216,6 +218,7 @@ function stick(list) {
   new ResizeObserver(() => toEnd(list)).observe(list);
 }
 
+const member = () => view.state.channels.find((c) => c.id === view.channel)?.is_member;
 const place = (list) => (list.id === 'messages' ? view.channel : `${view.channel} ${view.thread}`);
 
 function message(m, testid) {

@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value, json};
 
 use super::super::blocks;
+use super::super::message::{Ephemeral, is_reply};
 use super::super::stored;
-use super::super::view::{Ephemeral, ResponseUrl, View, is_reply};
+use super::super::view::{ResponseUrl, View};
 use super::{Answer, Args, Fail};
 
 pub(super) fn post(view: &mut View, args: &Args) -> Answer {

@@ -167,3 +167,21 @@ async fn limits_answer_429_with_retry_after() {
     assert_eq!(statuses[..4], [200; 4]);
     assert!(statuses.contains(&429));
 }
+
+#[tokio::test]
+async fn a_browser_on_a_foreign_site_is_refused() {
+    let workspace = Workspace::start(Options::default()).unwrap();
+    let client = Client::builder(TokioExecutor::new()).set_host(false).build_http::<Full<Bytes>>();
+    let own = workspace.api_url().trim_start_matches("http://").trim_end_matches("/api").to_owned();
+    let ask = |host: &str, origin: Option<&str>| {
+        let mut request = Request::get(format!("{}/api.test?token=xoxb-sandbox-bot", workspace.api_url()))
+            .header("host", host);
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
+        }
+        client.request(request.body(Full::new(Bytes::new())).unwrap())
+    };
+    assert_eq!(ask(&own, None).await.unwrap().status(), 200);
+    assert_eq!(ask("evil.example", None).await.unwrap().status(), 403);
+    assert_eq!(ask(&own, Some("http://evil.example")).await.unwrap().status(), 403);
+}
