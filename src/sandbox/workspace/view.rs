@@ -298,9 +298,30 @@ impl View {
         );
     }
 
-    /// Removes a message and owes the bot `message_deleted`.
+    /// Removes a message and owes the bot `message_deleted`. A message with replies stays as a
+    /// tombstone that keeps the thread together, as in Slack.
     pub(super) fn remove(&mut self, channel: &str, ts: &str) {
         let Some(room) = self.rooms.get_mut(channel) else { return };
+        if room.replies.get(ts).is_some_and(|r| !r.is_empty()) {
+            let mut message = room.messages.get(ts).cloned().unwrap_or_default();
+            if let Some(map) = message.as_object_mut() {
+                let kept = [
+                    "type",
+                    "ts",
+                    "thread_ts",
+                    "reply_count",
+                    "reply_users",
+                    "reply_users_count",
+                    "latest_reply",
+                ];
+                map.retain(|name, _| kept.contains(&name.as_str()));
+                map.insert("subtype".to_owned(), "tombstone".into());
+                map.insert("user".to_owned(), "USLACKBOT".into());
+                map.insert("text".to_owned(), "This message was deleted.".into());
+                map.insert("hidden".to_owned(), true.into());
+            }
+            return self.replace(channel, ts, message);
+        }
         let Some(previous) = room.messages.remove(ts) else { return };
         if let Some(parent_ts) = string(&previous, "thread_ts").filter(|p| p != ts)
             && let Some(replies) = room.replies.get_mut(&parent_ts)
