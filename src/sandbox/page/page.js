@@ -62,6 +62,7 @@ function offline() {
 function toast(text, good) {
   const note = el('div', { class: `toast ${good ? 'good' : ''}`, testid: 'toast' }, text);
   $('toasts').append(note);
+  while ($('toasts').children.length > 3) $('toasts').firstChild.remove();
   setTimeout(() => note.remove(), good ? 2500 : 8000);
 }
 
@@ -108,6 +109,7 @@ function draw() {
   const name = ctx.channelName(view.channel);
   $('channel-title').textContent = `# ${name}`;
   $('composer').placeholder = `Message #${name}, or /heal help`;
+  $('topic').textContent = member() ? 'Alerts come in here. heal answers in their threads.' : 'heal is not in this channel.';
   document.title = `#${name} · heal sandbox`;
   const inThread = (m) => m.thread_ts && m.thread_ts !== m.ts;
   fill($('messages'), [...s.messages, ...s.ephemerals.filter((e) => !inThread(e))], 'message');
@@ -172,7 +174,7 @@ function replace(parent, nodes) {
 
 /** Draws a list of messages, touching only those that changed. */
 function fill(list, messages, testid) {
-  const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 60 || list.dataset.of !== place(list);
+  if (list.dataset.of !== place(list)) list.stick = true;
   list.dataset.of = place(list);
   messages.sort((a, b) => (a.ts < b.ts ? -1 : 1));
   const old = new Map([...list.children].map((n) => [n.dataset.key, n]));
@@ -198,12 +200,25 @@ function fill(list, messages, testid) {
     }
     wanted.push(node);
   }
-  if (!messages.length) wanted.push(old.get('empty') || el('div', { class: 'empty', 'data-key': 'empty' }, 'Nothing here yet. Break something on a host, and its alert comes in here.'));
+  if (!messages.length) wanted.push(el('div', { class: 'empty', 'data-key': 'empty' }, member() ? 'Nothing here yet. Break something on a host, and its alert comes in here.' : 'heal is not in this channel: nobody reads alerts here.'));
   wanted.forEach((node, i) => { if (list.children[i] !== node) list.insertBefore(node, list.children[i] || null); });
   while (list.children.length > wanted.length) list.lastChild.remove();
-  if (atEnd) list.scrollTop = list.scrollHeight;
+  toEnd(list);
 }
 
+/** A list that was read to its end stays there, whatever grows in it or narrows it. */
+const toEnd = (list) => { if (list.stick) list.scrollTop = list.scrollHeight; };
+function stick(list) {
+  const near = () => list.scrollHeight - list.scrollTop - list.clientHeight < 60;
+  list.addEventListener('scroll', () => { if (near()) list.stick = true; });
+  // Only a person leaves the end; a change of layout does not.
+  for (const by of ['wheel', 'touchmove', 'keydown', 'pointerdown']) {
+    list.addEventListener(by, () => requestAnimationFrame(() => { list.stick = near(); }), { passive: true });
+  }
+  new ResizeObserver(() => toEnd(list)).observe(list);
+}
+
+const member = () => view.state.channels.find((c) => c.id === view.channel)?.is_member;
 const place = (list) => (list.id === 'messages' ? view.channel : `${view.channel} ${view.thread}`);
 
 function message(m, testid) {
@@ -335,6 +350,8 @@ function composer(form, field, thread) {
 }
 
 function begin() {
+  stick($('messages'));
+  stick($('replies'));
   composer($('composer-form'), $('composer'), () => '');
   composer($('thread-form'), $('thread-composer'), () => view.thread);
   $('thread-close').addEventListener('click', () => { $('thread').hidden = true; view.thread = ''; view.raw = ''; look(); });

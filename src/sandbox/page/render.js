@@ -8,9 +8,9 @@ export function el(tag, props = {}, ...children) {
     if (name === 'class') node.className = value;
     else if (name === 'testid') node.dataset.testid = value;
     else if (name.startsWith('on')) node.addEventListener(name.slice(2), value);
-    else node.setAttribute(name, value === true ? '' : value);
+    else node.setAttribute(name, value === true && !name.startsWith('aria-') ? '' : value);
   }
-  node.append(...children.flat().filter((c) => c !== undefined && c !== null && c !== ''));
+  node.append(...children.flat().filter((c) => c instanceof Node || (typeof c === 'string' && c)));
   return node;
 }
 

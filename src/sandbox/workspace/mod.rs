@@ -10,7 +10,9 @@ mod control;
 mod deliver;
 mod elements;
 mod fault;
+mod interact;
 mod limit;
+mod message;
 mod options;
 mod posting;
 mod server;
@@ -26,12 +28,13 @@ use std::sync::Arc;
 use anyhow::Context;
 
 pub use blocks::validate_blocks;
-pub use control::{Answer, ClickError};
 pub use fault::Fault;
+pub use interact::{Answer, ClickError};
+pub use message::{Ephemeral, Message};
 pub use options::{Bot, Channel, Delivery, Group, Options, SCOPES, Sender, User};
 pub use posting::{Author, Posting};
 pub use shared::WaitError;
-pub use view::{Call, DeliveryRecord, Ephemeral, File, Message, View};
+pub use view::{Call, DeliveryRecord, File, View};
 
 use shared::Shared;
 

@@ -29,6 +29,9 @@ use super::view::{Call, View};
 /// The largest body taken.
 const BODY: usize = 8 << 20;
 
+/// So many calls are remembered.
+const CALLS: usize = 200_000;
+
 /// Serves until stopped.
 pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
     let mut serving = JoinSet::new();
@@ -63,6 +66,9 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
 /// One request. An error closes the connection without an answer.
 async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response, io::Error> {
     let (mut parts, body) = request.into_parts();
+    if from_a_browser(&shared, &parts.headers) {
+        return Ok((StatusCode::FORBIDDEN, "this is no page").into_response());
+    }
     let path = parts.uri.path().to_owned();
     let query = parts.uri.query().map(str::to_owned);
     if path.trim_end_matches('/') == "/link" {
@@ -106,6 +112,13 @@ async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respon
         return Ok(file.map_or_else(|| StatusCode::NOT_FOUND.into_response(), IntoResponse::into_response));
     }
     Ok(StatusCode::NOT_FOUND.into_response())
+}
+
+/// No browser has business here: a web site must not speak to the sandbox through its visitor's.
+fn from_a_browser(shared: &Shared, headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
+    let port = shared.address.rsplit(':').next().unwrap_or_default();
+    headers.contains_key(header::ORIGIN) || (host != shared.address && host != format!("localhost:{port}"))
 }
 
 async fn web_api(
@@ -156,7 +169,13 @@ fn take_fault(view: &mut View, method: &str) -> Option<Fault> {
 fn record(shared: &Arc<Shared>, method: &str, args: &Args, at: SystemTime, status: u16, answer: Value) {
     let body = Value::Object(args.map.clone());
     let call = Call { method: method.to_owned(), body, at, status, answer };
-    shared.update(|view| view.calls.push(call));
+    shared.update(|view| {
+        // A sandbox may run for days.
+        if view.calls.len() >= CALLS {
+            view.calls.drain(..CALLS / 4);
+        }
+        view.calls.push(call);
+    });
 }
 
 fn answer(shared: &Shared, reply: &Reply) -> Response {

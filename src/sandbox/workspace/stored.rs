@@ -80,10 +80,10 @@ fn fill(value: &mut Value, made: &mut impl FnMut() -> String) {
                 Some("plain_text") => {
                     map.entry("emoji").or_insert(true.into());
                 }
-                Some("button" | "overflow" | "static_select" | "checkboxes" | "radio_buttons") => {
-                    if map.get("action_id").and_then(Value::as_str).is_none_or(str::is_empty) {
-                        map.insert("action_id".to_owned(), made().into());
-                    }
+                Some("button" | "overflow" | "static_select" | "checkboxes" | "radio_buttons")
+                    if map.get("action_id").and_then(Value::as_str).is_none_or(str::is_empty) =>
+                {
+                    map.insert("action_id".to_owned(), made().into());
                 }
                 _ => {}
             }

@@ -5,17 +5,15 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value, json};
 
 use super::super::blocks;
+use super::super::message::{Ephemeral, is_reply};
 use super::super::stored;
-use super::super::view::{Ephemeral, ResponseUrl, View, is_reply};
+use super::super::view::{ResponseUrl, View};
 use super::{Answer, Args, Fail};
 
 pub(super) fn post(view: &mut View, args: &Args) -> Answer {
     let channel = args.channel(view, true)?;
     let mut message = content(view, args)?;
-    let mut ts_of_thread = None;
-    if let Some(thread_ts) = args.text("thread_ts") {
-        check_thread(view, &channel, &thread_ts)?;
-        ts_of_thread = Some(thread_ts.clone());
+    if let Some(thread_ts) = thread_for(view, &channel, args)? {
         message.insert("thread_ts".to_owned(), thread_ts.into());
         if args.flag("reply_broadcast") {
             message.insert("subtype".to_owned(), "thread_broadcast".into());
@@ -24,11 +22,7 @@ pub(super) fn post(view: &mut View, args: &Args) -> Answer {
     sign(view, &mut message);
     let ts = view.store(&channel, message);
     let stored = view.message(&channel, &ts).map(|m| m.raw).unwrap_or_default();
-    let mut answer = json!({"channel": channel, "ts": ts, "message": stored});
-    if let Some(thread_ts) = ts_of_thread {
-        answer["message"]["thread_ts"] = thread_ts.into();
-    }
-    Ok(answer)
+    Ok(json!({"channel": channel, "ts": ts, "message": stored}))
 }
 
 pub(super) fn update(view: &mut View, args: &Args) -> Answer {
@@ -65,10 +59,7 @@ pub(super) fn post_ephemeral(view: &mut View, args: &Args) -> Answer {
     if !view.options.users.iter().any(|u| u.id == user) {
         return Err(Fail::new("user_not_in_channel"));
     }
-    let thread_ts = args.text("thread_ts");
-    if let Some(thread_ts) = &thread_ts {
-        check_thread(view, &channel, thread_ts)?;
-    }
+    let thread_ts = thread_for(view, &channel, args)?;
     let mut message = content(view, args)?;
     sign(view, &mut message);
     let ts = add_ephemeral(view, &channel, &user, thread_ts, message);
@@ -139,12 +130,15 @@ pub(super) fn sign(view: &View, message: &mut Map<String, Value>) {
     );
 }
 
-pub(super) fn check_thread(view: &View, channel: &str, thread_ts: &str) -> Result<(), Fail> {
-    match view.message(channel, thread_ts) {
+/// Where a reply goes. When its parent is gone, Slack posts it at the top level without a word; only
+/// the missing `message.thread_ts` of the answer tells (slack-go/slack#1571).
+pub(super) fn thread_for(view: &View, channel: &str, args: &Args) -> Result<Option<String>, Fail> {
+    let Some(thread_ts) = args.text("thread_ts") else { return Ok(None) };
+    match view.message(channel, &thread_ts) {
         // A reply's own stamp starts no thread: Slack's reference says to use the parent's.
         Some(parent) if is_reply(&parent.raw) => Err(Fail::new("cannot_reply_to_message")),
-        Some(_) => Ok(()),
-        None => Err(Fail::new("thread_not_found")),
+        Some(_) => Ok(Some(thread_ts)),
+        None => Ok(None),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::super::view::{Room, View, is_reply, string};
+use super::super::message::{is_reply, string};
+use super::super::view::{Room, View};
 use super::{Answer, Args, Fail};
 
 pub(super) fn history(view: &mut View, args: &Args) -> Answer {

@@ -38,10 +38,10 @@ pub(super) fn complete(view: &mut View, args: &Args) -> Answer {
             Some(id)
         }
     };
-    let thread_ts = args.text("thread_ts");
-    if let (Some(channel), Some(thread_ts)) = (&channel, &thread_ts) {
-        chat::check_thread(view, channel, thread_ts)?;
-    }
+    let thread_ts = match &channel {
+        Some(channel) => chat::thread_for(view, channel, args)?,
+        None => None,
+    };
     let ids: Vec<&str> = list.iter().filter_map(|f| f["id"].as_str()).collect();
     if ids.len() != list.len()
         || ids.iter().any(|id| view.uploads.get(*id).is_none_or(|f| f.bytes.is_empty()))

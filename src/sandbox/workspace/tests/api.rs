@@ -50,11 +50,6 @@ async fn wrong_calls_get_slacks_errors() {
             json!({"channel": "C0ALERTS", "text": "x", "metadata": {}}),
             "invalid_metadata_format",
         ),
-        (
-            "chat.postMessage",
-            json!({"channel": "C0ALERTS", "text": "x", "thread_ts": "1.2"}),
-            "thread_not_found",
-        ),
         ("chat.update", json!({"channel": "C0ALERTS", "ts": "1.2", "text": "x"}), "message_not_found"),
         (
             "chat.postEphemeral",
@@ -166,4 +161,42 @@ async fn limits_answer_429_with_retry_after() {
     }
     assert_eq!(statuses[..4], [200; 4]);
     assert!(statuses.contains(&429));
+}
+
+#[tokio::test]
+async fn a_browser_on_a_foreign_site_is_refused() {
+    let workspace = Workspace::start(Options::default()).unwrap();
+    let client = Client::builder(TokioExecutor::new()).set_host(false).build_http::<Full<Bytes>>();
+    let own = workspace.api_url().trim_start_matches("http://").trim_end_matches("/api").to_owned();
+    let ask = |host: &str, origin: Option<&str>| {
+        let mut request = Request::get(format!("{}/api.test?token=xoxb-sandbox-bot", workspace.api_url()))
+            .header("host", host);
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
+        }
+        client.request(request.body(Full::new(Bytes::new())).unwrap())
+    };
+    assert_eq!(ask(&own, None).await.unwrap().status(), 200);
+    assert_eq!(ask("evil.example", None).await.unwrap().status(), 403);
+    assert_eq!(ask(&own, Some("http://evil.example")).await.unwrap().status(), 403);
+}
+
+#[tokio::test]
+async fn a_reply_to_a_message_that_is_gone_lands_at_the_top_level() {
+    let workspace = Workspace::start(Options::default()).unwrap();
+    let bot = Robot::new(&workspace);
+    let alert = workspace.post_message(Posting::of_sender("B0PROM", "alerts", "down")).unwrap();
+    let reply = json!({"channel": "C0ALERTS", "text": "x", "thread_ts": alert});
+    let first = bot.call("chat.postMessage", reply.clone()).await;
+    assert_eq!(first["message"]["thread_ts"], alert.as_str());
+    let nested = json!({"channel": "C0ALERTS", "text": "x", "thread_ts": first["ts"]});
+    assert_eq!(bot.call("chat.postMessage", nested).await["error"], "cannot_reply_to_message");
+
+    workspace.delete_message("alerts", &alert);
+    assert_eq!(workspace.messages("alerts")[0].raw["subtype"], "tombstone", "its thread stays");
+    workspace.delete_message("alerts", first["ts"].as_str().unwrap());
+    workspace.delete_message("alerts", &alert);
+    let lost = bot.call("chat.postMessage", reply).await;
+    assert_eq!((&lost["ok"], lost["message"].get("thread_ts")), (&json!(true), None));
+    assert_eq!(workspace.messages("alerts").len(), 1);
 }

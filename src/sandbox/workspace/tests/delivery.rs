@@ -201,8 +201,8 @@ async fn edits_deletions_and_mentions_reach_the_bot_as_slack_sends_them() {
     socket.next().await.unwrap();
     let ts = workspace.post_message(Posting::of_sender("B0PROM", "alerts", "firing")).unwrap();
     workspace.edit_message("alerts", &ts, "resolved", None).unwrap();
-    workspace.mention("ren", "alerts", Some(&ts), "pause").unwrap();
-    workspace.delete_message("alerts", &ts);
+    let mention = workspace.mention("ren", "alerts", Some(&ts), "pause").unwrap();
+    workspace.delete_message("alerts", &mention);
     let mut kinds = Vec::new();
     for _ in 0..5 {
         let event = socket.next().await.unwrap()["payload"]["event"].clone();
