@@ -221,6 +221,8 @@ fn approvals(rule: &Rule, fields: &Fields<'_>, problems: &mut Problems) {
 fn action(fields: &Fields<'_>, entry: &Entry, problems: &mut Problems) -> Option<Action> {
     let named: Vec<&Entry> = ACTIONS.iter().filter_map(|name| fields.entry(name)).collect();
     match named.as_slice() {
+        // A slip in the action's own key has been said there.
+        [] if fields.keys().any(|key| yaml::closest(key, ACTIONS.iter().copied()).is_some()) => return None,
         [] => {
             problems
                 .error(entry.key_span, format!("the rule {} does nothing", quoted(&entry.key)))

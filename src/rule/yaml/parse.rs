@@ -198,6 +198,9 @@ impl<'a> Reader<'a, '_> {
         loop {
             let (event, at) = self.next()?;
             if event == Event::MappingEnd {
+                // A map without braces has no sign of its own; its first key stands for it.
+                let first = entries.first().map(|entry| entry.key_span);
+                let span = first.filter(|first| span.start == first.start).unwrap_or(span);
                 return Ok((Node { span, value: Value::Map(entries) }, height, size));
             }
             let (key, _, _) = self.node(event, at, depth + 1)?;
@@ -258,14 +261,20 @@ impl<'a> Reader<'a, '_> {
             "an unquoted `*` or `&` means an alias or anchor to YAML; quote the text: \"*:Alert\""
         } else if text.contains("[#") || text.contains("- #") {
             "an unquoted `#` begins a comment; quote the text: \"#alerts\""
+        } else if info.contains("escape") {
+            "within double quotes a backslash begins an escape; use single quotes, where it is itself"
+        } else if info.contains("unexpected character") {
+            "a text that begins with `%`, `@` or a backtick needs quotes: \"@sre\""
+        } else if info.contains("quoted scalar") && !info.contains("trailing") {
+            "is the quote closed?"
+        } else if info.contains("flow") {
+            "is every `{` and `[` closed, and is there a comma between the items?"
         } else if info.contains("mapping values") {
             "a `: ` within a text makes YAML see a key; quote the text, or look at the indentation"
         } else if begins('[') || begins('{') {
             "a text that begins with `[` or `{` is a list or map to YAML; quote it"
         } else if begins('"') || begins('\'') {
             "text behind a closing quote is not part of it; quote the whole, or use a `|` block"
-        } else if begins('%') || begins('@') || begins('`') {
-            "a text that begins with `%`, `@` or a backtick needs quotes"
         } else {
             "look at the indentation, the quotes and the brackets of this line and the one above"
         };

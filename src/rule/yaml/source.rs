@@ -85,11 +85,7 @@ pub fn decode(path: &Path, bytes: &[u8]) -> Result<Arc<Source>, Diagnostic> {
     let refuse = |message: String, hint: &str| Err(Diagnostic::of_file(&name, message).with_hint(hint));
     if bytes.len() > MAX_BYTES {
         return refuse(
-            format!(
-                "the file has {} MiB, more than the {} MiB that are read",
-                bytes.len() >> 20,
-                MAX_BYTES >> 20
-            ),
+            format!("the file is larger than {} MiB", MAX_BYTES >> 20),
             "split it into several files",
         );
     }
