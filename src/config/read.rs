@@ -49,7 +49,7 @@ const DEFAULT_MAX_AGE: Duration = Duration::from_secs(15 * 60);
 pub fn parse(path: &Path, text: impl AsRef<[u8]>) -> (Option<Config>, Vec<Diagnostic>) {
     let source = match yaml::decode(path, text.as_ref()) {
         Ok(source) => source,
-        Err(problem) => return (None, vec![problem]),
+        Err(problem) => return (None, vec![*problem]),
     };
     let mut problems = Problems::new(Arc::clone(&source));
     let root = yaml::read(&source, &mut problems.found);

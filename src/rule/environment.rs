@@ -99,9 +99,8 @@ pub fn read(node: &Node, problems: &mut Problems) -> Option<BTreeMap<String, Str
             fine = false;
             continue;
         }
-        let upper = name.to_ascii_uppercase();
-        if RESERVED.contains(&upper.as_str())
-            || RESERVED_FAMILIES.iter().any(|family| upper.starts_with(family))
+        if RESERVED.contains(&name)
+            || RESERVED_FAMILIES.iter().any(|family| name.starts_with(family))
             || name == "_"
         {
             problems

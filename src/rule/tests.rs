@@ -210,7 +210,10 @@ const MISTAKES: &[(&str, &str)] = &[
     ("a list in when", "web:Down: {commands: [x], when: {env: [a, b]}}\n"),
     ("a template in when", "web:Down: {commands: [x], when: {env: \"{{ role }}\"}}\n"),
     ("an empty when", "web:Down: {commands: [x], when: {}}\n"),
-    ("a dangerous variable", "web:Down: {commands: [x], env: {LD_PRELOAD: \"{{ summary }}\", path: x}}\n"),
+    (
+        "a dangerous variable",
+        "web:Down: {commands: [x], env: {LD_PRELOAD: \"{{ summary }}\", BASH_ENV: x, path: fine}}\n",
+    ),
     ("a name that is no variable", "web:Down: {commands: [x], env: {mount-point: x}}\n"),
     ("an unquoted template", "web:Down:\n  commands: [x]\n  env:\n    MOUNT: {{ labels.mountpoint }}\n"),
     ("a misspelt template", "web:Down: {commands: [x], env: {A: \"on {{ hots }}\"}}\n"),

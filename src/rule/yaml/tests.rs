@@ -11,7 +11,7 @@ fn read_bytes(bytes: &[u8]) -> (Option<Node>, Vec<Diagnostic>) {
             let node = read(&source, &mut problems);
             (node, problems)
         }
-        Err(problem) => (None, vec![problem]),
+        Err(problem) => (None, vec![*problem]),
     }
 }
 
@@ -121,7 +121,7 @@ fn what_is_no_text_is_refused() {
     }
     insta::assert_snapshot!("no_text", shown);
     let large = vec![b'#'; MAX_BYTES + 1];
-    assert_eq!(read_bytes(&large).1[0].message, "the file is larger than 16 MiB");
+    assert_eq!(read_bytes(&large).1[0].message, "the file is larger than 8 MiB");
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn every_slip_of_yaml_is_shown_with_what_to_do() {
         ("a wrong indentation", "a:\n    b: c\n  d: e\n"),
         ("a percent sign first", "a: %b\n"),
         ("an escape that YAML does not know", "a: \"\\w+\"\n"),
-        ("half a character", "{\"a\": \"\\ud83d\\ude00\"}"),
+        ("a character in two halves", "{\"a\": \"\\ud83d\\ude00\"}"),
         ("a map as a key", "{a: b}: c\n"),
         ("no key", "? \n: b\n"),
     ];
