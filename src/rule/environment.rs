@@ -82,9 +82,8 @@ const RESERVED: &[&str] = &[
 ];
 
 /// Beginnings of such names.
-const RESERVED_FAMILIES: &[&str] = &[
-    "LD_", "DYLD_", "BASH", "SSM_", "AWS_", "HEAL_", "PYTHON", "GIT_", "SYSTEMD_", "GLIBC_", "RUST_", "LC_",
-];
+const RESERVED_FAMILIES: &[&str] =
+    &["LD_", "DYLD_", "BASH", "SSM_", "AWS_", "HEAL_", "PYTHON", "GIT_", "SYSTEMD_", "GLIBC_", "RUST_"];
 
 /// Reads `env`: names that shells take, values that may hold templates.
 pub fn read(node: &Node, problems: &mut Problems) -> Option<BTreeMap<String, String>> {

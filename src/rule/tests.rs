@@ -270,6 +270,18 @@ fn problems_of_two_files_are_all_shown_and_a_pair_names_both_files() {
 }
 
 #[test]
+fn ten_thousand_rules_load_and_a_crowd_of_ambiguous_ones_is_bounded() {
+    let many: String = (0..10_000).map(|n| format!("\"*-{n}x:Down{n}\": {{commands: [x]}}\n")).collect();
+    let set = rules(&many);
+    let found = set.find("web-1234x", "Down1234", &BTreeMap::new()).map(|rule| rule.key.to_string());
+    assert_eq!((set.len(), found.as_deref()), (10_000, Some("*-1234x:Down1234")));
+    let crowd: String = (0..1000)
+        .map(|n| format!("role{n}:*: {{commands: [x]}}\n\"*:Alert{n}\": {{commands: [x]}}\n"))
+        .collect();
+    assert_eq!(load_text(&crowd).1.len(), 50, "a million pairs are ambiguous, the first ones are shown");
+}
+
+#[test]
 fn a_rule_with_a_problem_is_left_out() {
     let (rules, problems) = load_text("web:Down: {commands: [x], stage: x}\nweb:Up: {commands: [x]}\n");
     assert_eq!(problems.len(), 1);
