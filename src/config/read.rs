@@ -49,7 +49,7 @@ const DEFAULT_MAX_AGE: Duration = Duration::from_secs(15 * 60);
 pub fn parse(path: &Path, text: impl AsRef<[u8]>) -> (Option<Config>, Vec<Diagnostic>) {
     let source = match yaml::decode(path, text.as_ref()) {
         Ok(source) => source,
-        Err(problem) => return (None, vec![problem]),
+        Err(problem) => return (None, vec![*problem]),
     };
     let mut problems = Problems::new(Arc::clone(&source));
     let root = yaml::read(&source, &mut problems.found);
@@ -91,7 +91,9 @@ fn config(path: &Path, root: Option<&Node>, problems: &mut Problems) -> Option<C
     let store = fields.get("store").and_then(|node| {
         let text = problems.text("`store`", node)?;
         if let Err((message, hint)) = check_store(text) {
-            problems.error(node.span, message).hint(hint);
+            // The line may hold a password, so it is not shown.
+            let place = problems.source.place(node.span);
+            problems.found.push(Diagnostic::at(place, message).with_hint(hint));
         }
         Some(text.to_owned())
     });
@@ -295,13 +297,12 @@ pub fn check_store(store: &str) -> Result<(), (String, &'static str)> {
     if store.starts_with("postgres://") || store.starts_with("postgresql://") {
         return Err(("PostgreSQL as the store is not supported yet".to_owned(), FORMS));
     }
-    // The value may hold a password, so it is not repeated.
     let Some(path) = store.strip_prefix("sqlite:") else {
-        return Err(("this is not a store that heal knows".to_owned(), FORMS));
+        return Err(("`store` is none that heal knows".to_owned(), FORMS));
     };
     let file = match path.strip_prefix("//") {
         Some(absolute) if absolute.starts_with('/') => absolute,
-        Some(_) => return Err(("two slashes are one too few or two too many".to_owned(), FORMS)),
+        Some(_) => return Err(("`sqlite://` needs a third slash, or none of them".to_owned(), FORMS)),
         None => path,
     };
     if file.contains(":memory:") {

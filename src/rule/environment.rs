@@ -82,9 +82,8 @@ const RESERVED: &[&str] = &[
 ];
 
 /// Beginnings of such names.
-const RESERVED_FAMILIES: &[&str] = &[
-    "LD_", "DYLD_", "BASH", "SSM_", "AWS_", "HEAL_", "PYTHON", "GIT_", "SYSTEMD_", "GLIBC_", "RUST_", "LC_",
-];
+const RESERVED_FAMILIES: &[&str] =
+    &["LD_", "DYLD_", "BASH", "SSM_", "AWS_", "HEAL_", "PYTHON", "GIT_", "SYSTEMD_", "GLIBC_", "RUST_"];
 
 /// Reads `env`: names that shells take, values that may hold templates.
 pub fn read(node: &Node, problems: &mut Problems) -> Option<BTreeMap<String, String>> {
@@ -99,9 +98,8 @@ pub fn read(node: &Node, problems: &mut Problems) -> Option<BTreeMap<String, Str
             fine = false;
             continue;
         }
-        let upper = name.to_ascii_uppercase();
-        if RESERVED.contains(&upper.as_str())
-            || RESERVED_FAMILIES.iter().any(|family| upper.starts_with(family))
+        if RESERVED.contains(&name)
+            || RESERVED_FAMILIES.iter().any(|family| name.starts_with(family))
             || name == "_"
         {
             problems

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::diagnostic::{self, quoted};
 use super::settings;
@@ -11,6 +11,9 @@ use super::{Action, Defaults, Diagnostic, Rule, RuleKey, RuleSet, Stage, ambigui
 
 /// The three kinds of action.
 const ACTIONS: &[&str] = &["commands", "document", "automation"];
+/// Every key of a rule.
+static KEYS: LazyLock<Vec<&'static str>> =
+    LazyLock::new(|| [ACTIONS, &["parameters"], settings::KEYS].concat());
 const MAX_COMMANDS: usize = 100;
 
 /// Reads the rules of all `files` (a path as it is shown, and the file's bytes). The rules that could be
@@ -26,7 +29,7 @@ pub fn load(files: Vec<(PathBuf, Vec<u8>)>, defaults: &Defaults) -> (RuleSet, Ve
         let source = match yaml::decode(&path, &bytes) {
             Ok(source) => source,
             Err(problem) => {
-                found.push(problem);
+                found.push(*problem);
                 continue;
             }
         };
@@ -152,30 +155,6 @@ fn rule(
         }
         return None;
     }
-    const KNOWN: &[&str] = &[
-        "commands",
-        "document",
-        "automation",
-        "parameters",
-        "about",
-        "confirm",
-        "verify",
-        "stage",
-        "grace",
-        "timeout",
-        "cooldown",
-        "attempts",
-        "at_once",
-        "when",
-        "env",
-        "approvers",
-        "approvals",
-        "approve_within",
-        "resolve_within",
-        "runbook",
-        "owner",
-        "fix",
-    ];
     if let Value::List(_) = &entry.value.value {
         problems
             .error(entry.value.span, "a rule must be a map")
@@ -184,17 +163,17 @@ fn rule(
         return None;
     }
     let before = errors(problems);
-    let fields = Fields::of("a rule", &entry.value, entry.key_span, KNOWN, &[], problems)?;
+    let fields = Fields::of("a rule", &entry.value, entry.key_span, &KEYS, &[], problems)?;
     let own = settings::read(&fields, problems);
     let action = action(&fields, entry, problems);
-    if own.grace.is_some() && own.stage.or(defaults.stage).is_some_and(|stage| stage != Stage::Auto)
-        || own.grace.is_some() && own.stage.is_none() && defaults.stage.is_none()
+    let stage = own.stage.or(defaults.stage).unwrap_or(Stage::Approve);
+    if stage != Stage::Auto
+        && own.grace.is_some()
+        && let Some(grace) = fields.entry("grace")
     {
-        if let Some(grace) = fields.entry("grace") {
-            problems
-                .warning(grace.key_span, "`grace` counts in stage auto only")
-                .hint("remove it, or keep it for the day the rule becomes `stage: auto`");
-        }
+        problems
+            .warning(grace.key_span, "`grace` counts in stage auto only")
+            .hint("remove it, or keep it for the day the rule becomes `stage: auto`");
     }
     let rule = Rule::assemble(key, problems.source.place(entry.key_span), action?, own, defaults);
     approvals(&rule, &fields, problems);
@@ -221,6 +200,8 @@ fn approvals(rule: &Rule, fields: &Fields<'_>, problems: &mut Problems) {
 fn action(fields: &Fields<'_>, entry: &Entry, problems: &mut Problems) -> Option<Action> {
     let named: Vec<&Entry> = ACTIONS.iter().filter_map(|name| fields.entry(name)).collect();
     match named.as_slice() {
+        // A slip in the action's own key has been said there.
+        [] if fields.keys().any(|key| yaml::closest(key, ACTIONS.iter().copied()).is_some()) => return None,
         [] => {
             problems
                 .error(entry.key_span, format!("the rule {} does nothing", quoted(&entry.key)))

@@ -1,5 +1,7 @@
 //! Rule files: parsed with places, validated with hints, indexed, matched.
 //!
+//! The most specific key that fits an alert, and whose `when` fits, answers it: on each side an exact text
+//! beats a pattern, and a pattern with more characters one with fewer ([`RuleKey::compare`]). Case counts.
 //! A rule is immutable once loaded. What a file does not say comes from the config's `defaults`,
 //! then from [`Rule::assemble`]'s own values (contract: stage approve, approvals 1, grace 15s, timeout 5m,
 //! cooldown 30m, attempts [3/1h, 7/7d], at_once 1, approve_within 30m, resolve_within 10m).

@@ -213,7 +213,7 @@ pub fn templated(what: &str, node: &Node, problems: &mut Problems) -> Option<(St
     };
     problems.visible(what, node.span, text, true)?;
     if text.chars().count() > 4000 {
-        problems.error(node.span, format!("{what} is longer than 4000 characters"));
+        problems.error(node.span, format!("{what} is longer than 4000 characters")).hint("shorten it");
         return None;
     }
     match Template::parse(text) {

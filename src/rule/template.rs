@@ -135,7 +135,7 @@ fn known(name: &str) -> Result<(), (String, String)> {
             ))
         };
     }
-    if SSM_REFERENCES.iter().any(|prefix| name.starts_with(prefix)) {
+    if is_ssm_reference(name) {
         return Err((
             format!("{quoted} would be replaced by SSM, after the declaration"),
             "what runs must be what was declared; let the command or document read the value itself"
@@ -154,6 +154,11 @@ fn known(name: &str) -> Result<(), (String, String)> {
 const SSM_REFERENCES: &[&str] =
     &["ssm:", "ssm-secure:", "global:", "automation:", "aws:", "platform:", "resolve:", "secretsmanager:"];
 
+fn is_ssm_reference(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SSM_REFERENCES.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// Finds what looks like a template of heal or of SSM in shell text, where neither may stand. Other
 /// uses of `{{ }}` (docker's `--format '{{.Names}}'`, Jinja, shell) are the command's own.
 pub fn in_shell(text: &str) -> Option<Error> {
@@ -163,7 +168,7 @@ pub fn in_shell(text: &str) -> Option<Error> {
         let end = rest.find("}}").map_or(text.len(), |found| open + 2 + found + 2);
         let inner = rest[..rest.find("}}").unwrap_or(rest.len())].trim();
         at = open + 2;
-        if SSM_REFERENCES.iter().any(|prefix| inner.starts_with(prefix)) {
+        if is_ssm_reference(inner) {
             return Some(Error {
                 range: open..end,
                 message: "SSM would replace this after the declaration".to_owned(),
@@ -232,8 +237,14 @@ mod tests {
         for fine in ["docker ps --format '{{.Names}}'", "echo {{a,b},c}", "x {{", "echo '{{ foo }}'"] {
             assert_eq!(in_shell(fine), None, "{fine}");
         }
-        for bad in ["rm {{ labels.dir }}", "x {{host}}", "{{ssm:a}}", "{{ ssm-secure:a }}", "{{{{labels.a}}"]
-        {
+        for bad in [
+            "rm {{ labels.dir }}",
+            "x {{host}}",
+            "{{ssm:a}}",
+            "{{ ssm-secure:a }}",
+            "{{SSM:a}}",
+            "{{{{labels.a}}",
+        ] {
             assert!(in_shell(bad).is_some(), "{bad}");
         }
     }

@@ -210,7 +210,10 @@ const MISTAKES: &[(&str, &str)] = &[
     ("a list in when", "web:Down: {commands: [x], when: {env: [a, b]}}\n"),
     ("a template in when", "web:Down: {commands: [x], when: {env: \"{{ role }}\"}}\n"),
     ("an empty when", "web:Down: {commands: [x], when: {}}\n"),
-    ("a dangerous variable", "web:Down: {commands: [x], env: {LD_PRELOAD: \"{{ summary }}\", path: x}}\n"),
+    (
+        "a dangerous variable",
+        "web:Down: {commands: [x], env: {LD_PRELOAD: \"{{ summary }}\", BASH_ENV: x, path: fine}}\n",
+    ),
     ("a name that is no variable", "web:Down: {commands: [x], env: {mount-point: x}}\n"),
     ("an unquoted template", "web:Down:\n  commands: [x]\n  env:\n    MOUNT: {{ labels.mountpoint }}\n"),
     ("a misspelt template", "web:Down: {commands: [x], env: {A: \"on {{ hots }}\"}}\n"),
@@ -264,6 +267,18 @@ fn problems_of_two_files_are_all_shown_and_a_pair_names_both_files() {
         &Defaults::default(),
     );
     insta::assert_snapshot!("problems_of_several_files", diagnostic::render_all(&problems, false));
+}
+
+#[test]
+fn ten_thousand_rules_load_and_a_crowd_of_ambiguous_ones_is_bounded() {
+    let many: String = (0..10_000).map(|n| format!("\"*-{n}x:Down{n}\": {{commands: [x]}}\n")).collect();
+    let set = rules(&many);
+    let found = set.find("web-1234x", "Down1234", &BTreeMap::new()).map(|rule| rule.key.to_string());
+    assert_eq!((set.len(), found.as_deref()), (10_000, Some("*-1234x:Down1234")));
+    let crowd: String = (0..1000)
+        .map(|n| format!("role{n}:*: {{commands: [x]}}\n\"*:Alert{n}\": {{commands: [x]}}\n"))
+        .collect();
+    assert_eq!(load_text(&crowd).1.len(), 50, "a million pairs are ambiguous, the first ones are shown");
 }
 
 #[test]

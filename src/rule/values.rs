@@ -62,7 +62,7 @@ impl Problems {
         let text = self.text(what, node)?.trim();
         self.visible(what, node.span, text, false)?;
         if text.chars().count() > most {
-            self.error(node.span, format!("{what} is longer than {most} characters"));
+            self.error(node.span, format!("{what} is longer than {most} characters")).hint("shorten it");
             return None;
         }
         Some(text.to_owned())
@@ -89,6 +89,10 @@ impl Problems {
             }
             fine &= self.person(what, span, &text);
             people.push(text);
+        }
+        if people.is_empty() {
+            self.error(node.span, format!("{what} names nobody")).hint("name somebody, or remove the key");
+            return None;
         }
         fine.then_some(people)
     }

@@ -82,7 +82,7 @@ impl Problems {
             ("text", Value::List(_)) => {
                 Some("write one text; a text that begins with `[` or `-` needs quotes")
             }
-            ("a list", Value::Scalar { .. }) => Some("write `[…]`, or one `- …` a line"),
+            ("a list", Value::Scalar { .. } | Value::Map(_)) => Some("write `[…]`, or one `- …` a line"),
             ("a map", Value::Scalar { .. } | Value::List(_)) => {
                 Some("write `key: value` lines, indented below it")
             }
@@ -101,11 +101,13 @@ impl Problems {
         match text.parse::<u32>() {
             Ok(number) if (least..=most).contains(&number) => Some(number),
             Ok(_) => {
-                self.error(node.span, format!("{what} must be from {least} to {most}"));
+                self.error(node.span, format!("{what} is out of bounds"))
+                    .hint(format!("write a whole number from {least} to {most}"));
                 None
             }
             Err(_) => {
-                self.error(node.span, format!("{what} must be a whole number from {least} to {most}"));
+                self.error(node.span, format!("{what} is not a number"))
+                    .hint(format!("write a whole number from {least} to {most}"));
                 None
             }
         }
@@ -116,7 +118,8 @@ impl Problems {
             "true" => Some(true),
             "false" => Some(false),
             _ => {
-                self.error(node.span, format!("{what} must be true or false"));
+                self.error(node.span, format!("{what} is neither true nor false"))
+                    .hint("write true or false");
                 None
             }
         }
@@ -181,6 +184,11 @@ impl<'n> Fields<'n> {
 
     pub fn get(&self, key: &str) -> Option<&'n Node> {
         self.entry(key).map(|entry| &entry.value)
+    }
+
+    /// All keys as they stand, also unknown ones.
+    pub fn keys(&self) -> impl Iterator<Item = &'n str> {
+        self.entries.iter().map(|entry| entry.key.as_str())
     }
 
     pub fn entry(&self, key: &str) -> Option<&'n Entry> {

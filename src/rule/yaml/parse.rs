@@ -13,7 +13,9 @@ use crate::rule::Diagnostic;
 /// A rule file needs five levels.
 const MAX_DEPTH: usize = 32;
 /// Nodes and bytes of text that all aliases of one file may repeat (a "billion laughs" ends here).
-const MAX_REPEATED: usize = 1 << 20;
+const MAX_REPEATED: usize = 1 << 18;
+/// Ten thousand rules have about three hundred thousand.
+const MAX_NODES: usize = 1_000_000;
 
 type Events<'a> = Parser<'a, StrInput<'a>>;
 
@@ -31,6 +33,7 @@ pub fn read(source: &Arc<Source>, problems: &mut Vec<Diagnostic>) -> Option<Node
         },
         anchors: HashMap::new(),
         repeated: 0,
+        nodes: 0,
         problems,
     };
     match reader.document() {
@@ -50,6 +53,7 @@ struct Reader<'a, 'p> {
     /// Finished anchored nodes, with their height and size.
     anchors: HashMap<usize, (Node, usize, usize)>,
     repeated: usize,
+    nodes: usize,
     problems: &'p mut Vec<Diagnostic>,
 }
 
@@ -108,10 +112,14 @@ impl<'a> Reader<'a, '_> {
     /// One node from its first event on, with its height (a scalar has 1) and its size.
     fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<(Node, usize, usize), Failed> {
         if depth >= MAX_DEPTH {
+            return self.too_deep(span);
+        }
+        self.nodes += 1;
+        if self.nodes > MAX_NODES {
             return self.fail(
                 span,
-                "values are nested too deeply here",
-                "nothing in heal's files needs more than five levels",
+                "the file holds more than a million values",
+                "split it into several files",
             );
         }
         let (anchor, read) = match event {
@@ -137,15 +145,11 @@ impl<'a> Reader<'a, '_> {
                 let Some((node, height, size)) = self.anchors.get(&anchor) else {
                     return self.fail(span, "this alias stands within its own anchor", "write the value out");
                 };
-                self.repeated += size;
-                if self.repeated > MAX_REPEATED || depth + height > MAX_DEPTH {
-                    return self.fail(
-                        span,
-                        "aliases repeat too much in this file",
-                        "write the values out, or put what rules share under `defaults` in the config",
-                    );
-                }
                 let (mut node, height, size) = (node.clone(), *height, *size);
+                self.repeat(size, span)?;
+                if depth + height > MAX_DEPTH {
+                    return self.too_deep(span);
+                }
                 node.span = span;
                 return Ok((node, height, size));
             }
@@ -158,9 +162,28 @@ impl<'a> Reader<'a, '_> {
             | Event::Nothing => return self.fail(span, "a value is missing here", "write a value"),
         };
         if anchor > 0 {
+            self.repeat(read.2, span)?;
             self.anchors.insert(anchor, read.clone());
         }
         Ok(read)
+    }
+
+    fn too_deep<T>(&self, span: Span) -> Result<T, Failed> {
+        let hint = "nothing in heal's files needs more than five levels";
+        self.fail(span, "values are nested too deeply here", hint)
+    }
+
+    /// Counts what is kept once more.
+    fn repeat(&mut self, size: usize, span: Span) -> Result<(), Failed> {
+        self.repeated += size;
+        if self.repeated <= MAX_REPEATED {
+            return Ok(());
+        }
+        self.fail(
+            span,
+            "aliases repeat too much in this file",
+            "write the values out, or put what rules share under `defaults` in the config",
+        )
     }
 
     fn untagged(&self, tagged: bool, span: Span) -> Result<(), Failed> {
@@ -198,6 +221,9 @@ impl<'a> Reader<'a, '_> {
         loop {
             let (event, at) = self.next()?;
             if event == Event::MappingEnd {
+                // A map without braces has no sign of its own; its first key stands for it.
+                let first = entries.first().map(|entry| entry.key_span);
+                let span = first.filter(|first| span.start == first.start).unwrap_or(span);
                 return Ok((Node { span, value: Value::Map(entries) }, height, size));
             }
             let (key, _, _) = self.node(event, at, depth + 1)?;
@@ -258,14 +284,22 @@ impl<'a> Reader<'a, '_> {
             "an unquoted `*` or `&` means an alias or anchor to YAML; quote the text: \"*:Alert\""
         } else if text.contains("[#") || text.contains("- #") {
             "an unquoted `#` begins a comment; quote the text: \"#alerts\""
+        } else if info.contains("Unicode") {
+            "write the character itself: YAML knows no pairs of \\u escapes"
+        } else if info.contains("escape") {
+            "within double quotes a backslash begins an escape; use single quotes, where it is itself"
+        } else if info.contains("unexpected character") {
+            "a text that begins with `%`, `@` or a backtick needs quotes: \"@sre\""
+        } else if info.contains("quoted scalar") && !info.contains("trailing") {
+            "is the quote closed?"
+        } else if info.contains("flow") {
+            "is every `{` and `[` closed, and is there a comma between the items?"
         } else if info.contains("mapping values") {
             "a `: ` within a text makes YAML see a key; quote the text, or look at the indentation"
         } else if begins('[') || begins('{') {
             "a text that begins with `[` or `{` is a list or map to YAML; quote it"
         } else if begins('"') || begins('\'') {
             "text behind a closing quote is not part of it; quote the whole, or use a `|` block"
-        } else if begins('%') || begins('@') || begins('`') {
-            "a text that begins with `%`, `@` or a backtick needs quotes"
         } else {
             "look at the indentation, the quotes and the brackets of this line and the one above"
         };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::rule::{Diagnostic, Place};
 
 /// Files larger than this are refused: ten thousand rules take about three mebibytes.
-pub const MAX_BYTES: usize = 16 << 20;
+pub const MAX_BYTES: usize = 8 << 20;
 
 /// A range of bytes in a [`Source`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,16 +80,13 @@ fn floor(text: &str, at: usize) -> usize {
 }
 
 /// Makes text of a file's bytes, or says why it is none.
-pub fn decode(path: &Path, bytes: &[u8]) -> Result<Arc<Source>, Diagnostic> {
+pub fn decode(path: &Path, bytes: &[u8]) -> Result<Arc<Source>, Box<Diagnostic>> {
     let name = path.display().to_string();
-    let refuse = |message: String, hint: &str| Err(Diagnostic::of_file(&name, message).with_hint(hint));
+    let refuse =
+        |message: String, hint: &str| Err(Box::new(Diagnostic::of_file(&name, message).with_hint(hint)));
     if bytes.len() > MAX_BYTES {
         return refuse(
-            format!(
-                "the file has {} MiB, more than the {} MiB that are read",
-                bytes.len() >> 20,
-                MAX_BYTES >> 20
-            ),
+            format!("the file is larger than {} MiB", MAX_BYTES >> 20),
             "split it into several files",
         );
     }
@@ -104,17 +101,21 @@ pub fn decode(path: &Path, bytes: &[u8]) -> Result<Arc<Source>, Diagnostic> {
             let source = Source::new(&name, String::from_utf8_lossy(bytes).replace("\r\n", "\n"));
             // The good part may have held `\r\n`, which are one byte now.
             let at = good - bytes[..good].windows(2).filter(|two| two == b"\r\n").count();
-            return Err(Diagnostic::error(&source, Span::new(at, at + 3), "the file is not UTF-8")
-                .with_label(format!("the byte 0x{:02X}", bytes.get(good).copied().unwrap_or(0)))
-                .with_hint("save it as UTF-8"));
+            return Err(Box::new(
+                Diagnostic::error(&source, Span::new(at, at + 3), "the file is not UTF-8")
+                    .with_label(format!("the byte 0x{:02X}", bytes.get(good).copied().unwrap_or(0)))
+                    .with_hint("save it as UTF-8"),
+            ));
         }
     };
     let source = Source::new(&name, text);
     let odd = |ch: char| ch.is_control() && ch != '\n' && ch != '\t';
     if let Some((at, ch)) = source.text.char_indices().find(|(_, ch)| odd(*ch)) {
         let message = format!("the control character U+{:04X} stands in the file", u32::from(ch));
-        return Err(Diagnostic::error(&source, Span::new(at, at + ch.len_utf8()), message)
-            .with_hint("remove it; only line ends and tabs may stand in a file"));
+        return Err(Box::new(
+            Diagnostic::error(&source, Span::new(at, at + ch.len_utf8()), message)
+                .with_hint("remove it; only line ends and tabs may stand in a file"),
+        ));
     }
     Ok(source)
 }
