@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::plan::StepKind;
+pub use crate::plan::StepRan;
 use crate::time::Timestamp;
 
 /// How SSM says a run ended. Unknown words are kept, and are never success
@@ -29,27 +30,6 @@ pub enum Final {
     InvalidPlatform,
     /// A word this version does not know.
     Other(String),
-}
-
-/// One step as the script (or the Automation) reported it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StepRan {
-    /// The kind for shell steps; `None` for an Automation's step.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kind: Option<StepKind>,
-    /// The command's text, or the Automation step's name.
-    pub name: String,
-    /// Exit code of a shell step that ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exit: Option<i32>,
-    /// SSM's status of an Automation's step, as it stands (`InProgress`, `Success`, …).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub millis: Option<u64>,
-    /// What the step printed, redacted.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub output: String,
 }
 
 /// A finished run.
