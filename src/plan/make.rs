@@ -75,7 +75,9 @@ fn variable(name: &str, template: &str, alert: &Alert, target: &Target) -> Resul
         return Err(unfit(format!("`{name}` cannot be the name of a variable")));
     }
     let rendered = render(template, alert, target).map_err(unfit)?;
-    if rendered.foreign && (COMMANDING.contains(&name) || name.starts_with("LD_") || name.starts_with("DYLD_")) {
+    if rendered.foreign
+        && (COMMANDING.contains(&name) || name.starts_with("LD_") || name.starts_with("DYLD_"))
+    {
         return Err(unfit(format!("`{name}` decides what programs run; an alert's value may not set it")));
     }
     if rendered.text.contains('\0') {

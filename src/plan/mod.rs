@@ -68,7 +68,7 @@ pub enum Unusable {
     /// The node cannot run shell scripts.
     Platform { target: Target },
     /// The alert names an instance id and a host, and they are two nodes.
-    Disagree { host: String, instance_id: String, is_named: String },
+    Disagree { host: String, host_is: String, instance_id: String },
     /// SSM could not be asked.
     LookupFailed { why: String },
     /// A value that the plan needs is missing or unfit (`{{ labels.mountpoint }}`).
