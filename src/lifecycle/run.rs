@@ -32,6 +32,37 @@ pub enum Final {
     Other(String),
 }
 
+impl Final {
+    /// What it means, for the person on call.
+    pub fn sentence(&self) -> String {
+        let words = match self {
+            Final::Success => "It ran to its end and reported success.",
+            Final::Failed => "It ran and failed: a step ended with an error.",
+            Final::ExecutionTimedOut => {
+                "It ran longer than its timeout, and SSM ended it; it may have done half of its work."
+            }
+            Final::DeliveryTimedOut => {
+                "The host did not take it in time. SSM gave it up, but an agent that comes back may still run it."
+            }
+            Final::TimedOut => "SSM says it timed out, and not whether that was on the way or while it ran.",
+            Final::Undeliverable => "SSM could not reach the host, so nothing ran.",
+            Final::Cancelled => "Somebody cancelled it in SSM; what had begun may have run on.",
+            Final::Terminated => "SSM withdrew it before it reached the host, so nothing ran.",
+            Final::AccessDenied => {
+                "The host was denied access to the command, so nothing ran; its role lacks a permission."
+            }
+            Final::InvalidPlatform => "The command does not fit the host's platform, so nothing ran.",
+            Final::Other(word) => {
+                let word = crate::text::clip(&crate::text::clean(word, 100), 100);
+                return format!(
+                    "SSM ended it as \u{201c}{word}\u{201d}, which heal does not know; look at the host."
+                );
+            }
+        };
+        words.to_owned()
+    }
+}
+
 /// A finished run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ran {
