@@ -1,1 +1,22 @@
-//! (to come)
+//! SSM as heal uses it: send once, watch many with one poll, know the managed nodes.
+//!
+//! `SendCommand` has no idempotency token, so the client that sends never retries by itself, and an
+//! answer that was lost is looked up by the run's id in the Comment before anything is said. Reads
+//! are retried by the SDK. Nothing is asked of the network or the credentials before the first call.
+
+mod check;
+mod client;
+mod fault;
+mod node;
+mod send;
+mod status;
+mod targets;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+pub use check::{Finding, check};
+pub use client::Ssm;
+pub use send::Sent;
+pub use targets::Targets;
+pub use watch::{Kind, Seen, Watched};

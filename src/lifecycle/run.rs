@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::plan::StepKind;
+pub use crate::plan::StepRan;
 use crate::time::Timestamp;
 
 /// How SSM says a run ended. Unknown words are kept, and are never success
@@ -31,25 +32,35 @@ pub enum Final {
     Other(String),
 }
 
-/// One step as the script (or the Automation) reported it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StepRan {
-    /// The kind for shell steps; `None` for an Automation's step.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kind: Option<StepKind>,
-    /// The command's text, or the Automation step's name.
-    pub name: String,
-    /// Exit code of a shell step that ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exit: Option<i32>,
-    /// SSM's status of an Automation's step, as it stands (`InProgress`, `Success`, …).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub millis: Option<u64>,
-    /// What the step printed, redacted.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub output: String,
+impl Final {
+    /// What it means, for the person on call.
+    pub fn sentence(&self) -> String {
+        let words = match self {
+            Final::Success => "It ran to its end and reported success.",
+            Final::Failed => "It ran and failed: a step ended with an error.",
+            Final::ExecutionTimedOut => {
+                "It ran longer than its timeout, and SSM ended it; it may have done half of its work."
+            }
+            Final::DeliveryTimedOut => {
+                "The host did not take it in time. SSM gave it up, but an agent that comes back may still run it."
+            }
+            Final::TimedOut => "SSM says it timed out, and not whether that was on the way or while it ran.",
+            Final::Undeliverable => "SSM could not reach the host, so nothing ran.",
+            Final::Cancelled => "Somebody cancelled it in SSM; what had begun may have run on.",
+            Final::Terminated => "SSM withdrew it before it reached the host, so nothing ran.",
+            Final::AccessDenied => {
+                "The host was denied access to the command, so nothing ran; its role lacks a permission."
+            }
+            Final::InvalidPlatform => "The command does not fit the host's platform, so nothing ran.",
+            Final::Other(word) => {
+                let word = crate::text::clip(&crate::text::clean(word, 100), 100);
+                return format!(
+                    "SSM ended it as \u{201c}{word}\u{201d}, which heal does not know; look at the host."
+                );
+            }
+        };
+        words.to_owned()
+    }
 }
 
 /// A finished run.

@@ -9,6 +9,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+mod make;
+mod output;
+mod script;
+mod template;
+
+pub use make::plan;
+pub use output::{ReadOutput, StepRan, read_output};
+pub use script::{ENDED_EARLY, STDOUT_KEPT, UNPREPARED};
+
 /// Names one remediation everywhere: in the store, in message metadata, as the run's id in SSM's
 /// Comment and on the host. Short, lower case letters and digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -58,6 +67,8 @@ pub enum Unusable {
     WrongRole { target: Target, tag: String, role: String },
     /// The node cannot run shell scripts.
     Platform { target: Target },
+    /// The alert names an instance id and a host, and they are two nodes.
+    Disagree { host: String, host_is: String, instance_id: String },
     /// SSM could not be asked.
     LookupFailed { why: String },
     /// A value that the plan needs is missing or unfit (`{{ labels.mountpoint }}`).

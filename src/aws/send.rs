@@ -1,0 +1,248 @@
+//! Gives a plan to SSM, once. What became of a lost answer is looked up before anybody is told.
+//!
+//! A Run Command carries the run's id in its Comment, an Automation in its ClientToken. Whatever
+//! certainly was not accepted is *refused* (for good) or *throttled* (later); what can be found out
+//! in neither way is *unclear*, and nothing here sends a Run Command a second time after that.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_sdk_ssm::types::{CommandFilter, CommandFilterKey};
+
+use super::client::Ssm;
+use super::fault::Fault;
+use crate::plan::{Plan, RemediationId, Target, Work};
+use crate::time::Timestamp;
+
+/// Seconds SSM may take to hand the command to the agent: its least (API model: 30). An agent that
+/// is there takes it within a second; one that comes back later would cure another outage.
+const DELIVER_WITHIN: i32 = 30;
+/// The document that runs shell lines.
+const RUN_SHELL: &str = "AWS-RunShellScript";
+/// How far SSM's clock and ours may be apart in a look-up.
+const CLOCKS: Duration = Duration::from_secs(300);
+/// Attempts where nothing left this machine; a second apart.
+const UNSENT_ATTEMPTS: u32 = 3;
+/// After that many seconds a network that was down is tried again.
+const UNREACHED: Duration = Duration::from_secs(15);
+/// All look-ups of one sending together, however slowly SSM answers.
+const LOOK_UP_WITHIN: Duration = Duration::from_secs(60);
+
+/// What became of a sending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// SSM has it, under this id.
+    Accepted { command_id: String },
+    /// Certainly not accepted, and it will not be.
+    Refused { why: String },
+    /// Certainly not accepted; it may be later.
+    Throttled { retry_after: Duration },
+    /// Looked for and not found: it may or may not run.
+    Unclear { why: String },
+}
+
+impl Ssm {
+    /// Gives `plan` to SSM for `target`. A Run Command makes one call that can take effect.
+    pub async fn send(&self, plan: &Plan, target: &Target, run: &RemediationId) -> Sent {
+        let since = wall_clock();
+        let mut unsent = 1;
+        loop {
+            let fault = match self.attempt(plan, target, run).await {
+                Ok(command_id) => return Sent::Accepted { command_id },
+                Err(fault) => fault,
+            };
+            match fault {
+                Fault::Refused { why } => return Sent::Refused { why },
+                Fault::Throttled { retry_after } => return Sent::Throttled { retry_after },
+                // Nothing was sent, so this is the one case in which it is simply done again.
+                Fault::NoCredentials { .. } | Fault::Unreached { .. } if unsent < UNSENT_ATTEMPTS => {
+                    unsent += 1;
+                    tokio::time::sleep(self.timing.unsent).await;
+                }
+                Fault::NoCredentials { why } => {
+                    let why = format!(
+                        "{why}; hint: give heal an instance role, or AWS_ACCESS_KEY_ID or AWS_PROFILE"
+                    );
+                    return Sent::Refused { why };
+                }
+                Fault::Unreached { .. } => return Sent::Throttled { retry_after: UNREACHED },
+                Fault::Unclear { why } => return self.clear_up(plan, target, run, since, why).await,
+            }
+        }
+    }
+
+    /// What became of a sending of which only the intent is known (after a restart). Sends no Run
+    /// Command; an Automation is started again under its token, which starts nothing twice.
+    pub async fn find(&self, plan: &Plan, target: &Target, run: &RemediationId, sent_at: Timestamp) -> Sent {
+        let why = "heal stopped while it was being sent".to_owned();
+        self.clear_up(plan, target, run, sent_at, why).await
+    }
+
+    async fn clear_up(
+        &self,
+        plan: &Plan,
+        target: &Target,
+        run: &RemediationId,
+        since: Timestamp,
+        mut why: String,
+    ) -> Sent {
+        let look = async {
+            for pause in self.timing.look_ups {
+                tokio::time::sleep(pause).await;
+                if matches!(plan.work, Work::Automation { .. }) {
+                    match self.attempt(plan, target, run).await {
+                        Ok(command_id) => return Sent::Accepted { command_id },
+                        Err(Fault::Refused { why }) => return Sent::Unclear { why },
+                        Err(fault) => why = fault.why(),
+                    }
+                    continue;
+                }
+                match self.look_up(target, run, since).await {
+                    Ok(Some(command_id)) => return Sent::Accepted { command_id },
+                    Ok(None) => {}
+                    Err(fault) => {
+                        tracing::warn!(run = %run, "the command of run {run} could not be looked up: {}", fault.why());
+                    }
+                }
+            }
+            Sent::Unclear { why: why.clone() }
+        };
+        match tokio::time::timeout(LOOK_UP_WITHIN, look).await {
+            Ok(sent) => sent,
+            Err(_) => Sent::Unclear { why: "AWS answered too slowly to find out".to_owned() },
+        }
+    }
+
+    /// One call that can take effect.
+    async fn attempt(&self, plan: &Plan, target: &Target, run: &RemediationId) -> Result<String, Fault> {
+        match &plan.work {
+            Work::Shell { .. } => {
+                let script = plan.script(run).unwrap_or_default();
+                let timeout = plan.timeout.as_secs().clamp(1, 172_800).to_string();
+                let parameters = HashMap::from([
+                    ("commands".to_owned(), vec![script]),
+                    ("executionTimeout".to_owned(), vec![timeout]),
+                ]);
+                self.send_command(RUN_SHELL, parameters, target, run).await
+            }
+            Work::Document { name, parameters } => {
+                let parameters = parameters.clone().into_iter().collect();
+                self.send_command(name, parameters, target, run).await
+            }
+            Work::Automation { name, parameters } => {
+                self.start_automation(name, parameters.clone().into_iter().collect(), run).await
+            }
+        }
+    }
+
+    async fn send_command(
+        &self,
+        document: &str,
+        parameters: HashMap<String, Vec<String>>,
+        target: &Target,
+        run: &RemediationId,
+    ) -> Result<String, Fault> {
+        let answer = self
+            .sends
+            .send_command()
+            .document_name(document)
+            .instance_ids(&target.instance_id)
+            .comment(comment(run))
+            .set_parameters(Some(parameters))
+            .timeout_seconds(DELIVER_WITHIN)
+            .max_concurrency("1")
+            .max_errors("0")
+            .send()
+            .await
+            .map_err(|error| Fault::of(&error))?;
+        answer
+            .command
+            .and_then(|command| command.command_id)
+            .ok_or_else(|| Fault::Unclear { why: "AWS answered without a command id".to_owned() })
+    }
+
+    async fn start_automation(
+        &self,
+        document: &str,
+        parameters: HashMap<String, Vec<String>>,
+        run: &RemediationId,
+    ) -> Result<String, Fault> {
+        let answer = self
+            .sends
+            .start_automation_execution()
+            .document_name(document)
+            .set_parameters(Some(parameters))
+            .client_token(client_token(run))
+            .send()
+            .await
+            .map_err(|error| Fault::of(&error))?;
+        answer
+            .automation_execution_id
+            .ok_or_else(|| Fault::Unclear { why: "AWS answered without an execution id".to_owned() })
+    }
+
+    /// The command with the run's id in its Comment, if SSM knows one. `ListCommands` has no filter
+    /// for the Comment (API model), so the node's commands of the time are paged through.
+    async fn look_up(
+        &self,
+        target: &Target,
+        run: &RemediationId,
+        since: Timestamp,
+    ) -> Result<Option<String>, Fault> {
+        let after = CommandFilter::builder()
+            .key(CommandFilterKey::InvokedAfter)
+            .value(since.minus(CLOCKS).rfc3339())
+            .build()
+            .map_err(|error| Fault::Refused { why: error.to_string() })?;
+        let wanted = comment(run);
+        let mut pages = self
+            .reads
+            .list_commands()
+            .instance_id(&target.instance_id)
+            .filters(after)
+            .into_paginator()
+            .page_size(50)
+            .send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| Fault::of(&error))?;
+            let found = page
+                .commands
+                .unwrap_or_default()
+                .into_iter()
+                .find(|command| command.comment.as_deref() == Some(&wanted));
+            if let Some(id) = found.and_then(|command| command.command_id) {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The token in the Comment; SSM takes 100 characters (API model).
+fn comment(run: &RemediationId) -> String {
+    crate::text::clip(&format!("heal {run}"), 100)
+}
+
+/// The run's id as a UUID, the shape of a ClientToken (36 characters, API model). FNV-1a twice: the
+/// ids are our own and unique, so it has to be the same again and spread, and nothing more.
+pub(super) fn client_token(run: &RemediationId) -> String {
+    let hash = |seed: u64| {
+        run.0.bytes().fold(0xcbf2_9ce4_8422_2325 ^ seed, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        })
+    };
+    let (high, low) = (hash(0), hash(0x9e37_79b9_7f4a_7c15));
+    format!(
+        "{:08x}-{:04x}-8{:03x}-{:04x}-{:012x}",
+        high >> 32,
+        (high >> 16) & 0xffff,
+        high & 0xfff,
+        0x8000 | ((low >> 48) & 0x3fff),
+        low & 0xffff_ffff_ffff,
+    )
+}
+
+fn wall_clock() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,357 @@
+//! Follows the runs under way with one poll for all of them.
+//!
+//! A few are asked for one by one; many are read from the listing, fifty a page. SSM shows a
+//! command late (`InvocationDoesNotExist`, or an empty list): that is "not yet" and never an end.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_sdk_ssm::error::ProvideErrorMetadata;
+use aws_sdk_ssm::types::{CommandFilter, CommandFilterKey, CommandInvocation, CommandPlugin};
+use futures_util::stream::{self, StreamExt};
+
+use super::client::Ssm;
+use super::fault::Fault;
+use super::status::{self, Standing};
+use crate::lifecycle::{Final, Ran, StepRan};
+use crate::plan::{Plan, ReadOutput, RemediationId, Work, read_output};
+use crate::text::redact;
+use crate::time::Timestamp;
+
+/// Up to so many commands are asked for one by one.
+const FEW: usize = 5;
+/// Calls at a time; SSM's limits per second are not published.
+const AT_A_TIME: usize = 4;
+/// Characters of `CommandPlugin.Output` (API model); as long, it may have been longer.
+const PLUGIN_OUTPUT: usize = 2500;
+/// SSM's clock and ours may differ that much.
+const CLOCKS: Duration = Duration::from_secs(300);
+/// What agents print between the two outputs in `CommandPlugin.Output` (amazon-ssm-agent, `TruncateOutput`).
+const ERROR_LINE: &str = "----------ERROR-------";
+
+/// Which of SSM's two kinds of run it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Command,
+    Automation,
+}
+
+impl Kind {
+    pub fn of(plan: &Plan) -> Kind {
+        match plan.work {
+            Work::Shell { .. } | Work::Document { .. } => Kind::Command,
+            Work::Automation { .. } => Kind::Automation,
+        }
+    }
+}
+
+/// A run that SSM has taken.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    pub run: RemediationId,
+    pub command_id: String,
+    pub kind: Kind,
+    pub instance_id: String,
+    pub sent_at: Timestamp,
+    pub plan: Plan,
+}
+
+/// How a run stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// SSM does not show it yet, or the host does not have it.
+    NotYet,
+    /// The host is at it; an Automation's steps so far.
+    Progress(Vec<StepRan>),
+    Ended(Ran),
+    /// It could not be seen this time; why.
+    Problem(String),
+}
+
+impl Ssm {
+    /// How each of `running` stands, in their order. `now` ends a run that SSM gives no time for.
+    pub async fn observe(&self, running: &[Watched], now: Timestamp) -> Vec<(RemediationId, Seen)> {
+        let commands: Vec<&Watched> = running.iter().filter(|run| run.kind == Kind::Command).collect();
+        let mut listed = HashMap::new();
+        if commands.len() > FEW {
+            match self.list(&commands).await {
+                Ok(found) => listed = found,
+                Err(fault @ Fault::Throttled { .. }) => {
+                    let seen = |run: &Watched| (run.run.clone(), Seen::Problem(fault.why()));
+                    return running.iter().map(seen).collect();
+                }
+                Err(fault) => tracing::warn!("commands could not be listed: {}", fault.why()),
+            }
+        }
+        let look = |run| {
+            let invocation = listed.remove(&key(run));
+            async move {
+                let seen = match run.kind {
+                    Kind::Automation => self.see_automation(run, now).await,
+                    Kind::Command => self.see_command(run, invocation, now).await,
+                };
+                (run.run.clone(), seen.unwrap_or_else(|fault| Seen::Problem(fault.why())))
+            }
+        };
+        stream::iter(running.iter().map(look).collect::<Vec<_>>()).buffered(AT_A_TIME).collect().await
+    }
+
+    /// The invocations of many commands, out of the listing. It ends after as many pages as one by
+    /// one would have cost: in a busy account heal's own may be few among others'.
+    async fn list(&self, runs: &[&Watched]) -> Result<HashMap<(String, String), CommandInvocation>, Fault> {
+        let since = runs.iter().map(|run| run.sent_at).min().unwrap_or_default().minus(CLOCKS);
+        let after = CommandFilter::builder()
+            .key(CommandFilterKey::InvokedAfter)
+            .value(since.rfc3339())
+            .build()
+            .map_err(|error| Fault::Refused { why: error.to_string() })?;
+        let mut missing: std::collections::HashSet<_> = runs.iter().map(|run| key(run)).collect();
+        let mut found = HashMap::new();
+        let call = self.reads.list_command_invocations().filters(after).details(true);
+        let mut pages = call.into_paginator().page_size(50).send();
+        for _ in 0..runs.len().div_ceil(3) + 1 {
+            let Some(page) = pages.next().await else { break };
+            let page = page.map_err(|error| Fault::of(&error))?;
+            for invocation in page.command_invocations.unwrap_or_default() {
+                let ids = (invocation.command_id.clone(), invocation.instance_id.clone());
+                if let (Some(command), Some(instance)) = ids
+                    && missing.remove(&(command.clone(), instance.clone()))
+                {
+                    found.insert((command, instance), invocation);
+                }
+            }
+            if missing.is_empty() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn see_command(
+        &self,
+        run: &Watched,
+        listed: Option<CommandInvocation>,
+        now: Timestamp,
+    ) -> Result<Seen, Fault> {
+        let invocation = match listed {
+            Some(invocation) => invocation,
+            None => match self.invocation(run).await? {
+                Some(invocation) => invocation,
+                None => return Ok(Seen::NotYet),
+            },
+        };
+        let word = invocation.status.as_ref().map(|status| status.as_str());
+        match status::of_invocation(word, invocation.status_details.as_deref()) {
+            Standing::Waiting => Ok(Seen::NotYet),
+            Standing::Working => Ok(Seen::Progress(Vec::new())),
+            Standing::Over(ended_as) => Ok(Seen::Ended(self.ran(run, ended_as, invocation, now).await?)),
+        }
+    }
+
+    /// One command's invocation; `None` while SSM does not show it.
+    async fn invocation(&self, run: &Watched) -> Result<Option<CommandInvocation>, Fault> {
+        let call = self.reads.list_command_invocations().command_id(&run.command_id).details(true);
+        match call.instance_id(&run.instance_id).send().await {
+            Ok(answer) => {
+                let mut found = answer.command_invocations.unwrap_or_default().into_iter();
+                Ok(found.find(|found| found.instance_id.as_ref().is_none_or(|id| *id == run.instance_id)))
+            }
+            Err(error) if not_shown(error.code()) => Ok(None),
+            Err(error) => Err(Fault::of(&error)),
+        }
+    }
+
+    /// What an ended invocation came to, with its output fetched whole where the listing cut it.
+    async fn ran(
+        &self,
+        run: &Watched,
+        ended_as: Final,
+        invocation: CommandInvocation,
+        now: Timestamp,
+    ) -> Result<Ran, Fault> {
+        let plugins = invocation.command_plugins.unwrap_or_default();
+        let millis = |time: Option<&aws_sdk_ssm::primitives::DateTime>| {
+            time.and_then(|time| time.to_millis().ok()).map(Timestamp)
+        };
+        let started =
+            plugins.iter().filter_map(|plugin| millis(plugin.response_start_date_time.as_ref())).min();
+        let ended =
+            plugins.iter().filter_map(|plugin| millis(plugin.response_finish_date_time.as_ref())).max();
+        let started_at = started.unwrap_or(run.sent_at);
+        let mut ran = Ran {
+            ended_as,
+            exit: None,
+            steps: Vec::new(),
+            output: String::new(),
+            output_cut: false,
+            started_at,
+            ended_at: ended.unwrap_or(now).max(started_at),
+        };
+        // -1 means that the plugin did not start (API model: `ResponseCode`).
+        let exit = |plugin: &CommandPlugin| (plugin.response_code != -1).then_some(plugin.response_code);
+        ran.exit =
+            plugins.iter().filter_map(exit).find(|code| *code != 0).or_else(|| plugins.iter().find_map(exit));
+        let several = plugins.len() > 1;
+        for plugin in &plugins {
+            let printed = self.printed(run, plugin, several).await?;
+            ran.output_cut |= printed.cut;
+            if matches!(run.plan.work, Work::Shell { .. }) {
+                let read = printed.read;
+                ran.output_cut |= !read.complete && !read.steps.is_empty();
+                ran.steps.extend(read.steps);
+                join(&mut ran.output, &read.rest);
+                join(&mut ran.output, &redact(&printed.stderr));
+            } else if several {
+                let mut output = printed.read.rest;
+                join(&mut output, &redact(&printed.stderr));
+                ran.steps.push(StepRan {
+                    kind: None,
+                    name: plugin.name.clone().unwrap_or_default(),
+                    exit: exit(plugin),
+                    status: plugin
+                        .status_details
+                        .clone()
+                        .or(plugin.status.as_ref().map(|word| word.as_str().to_owned())),
+                    millis: None,
+                    output,
+                });
+            } else {
+                join(&mut ran.output, &printed.read.rest);
+                join(&mut ran.output, &redact(&printed.stderr));
+            }
+        }
+        Ok(ran)
+    }
+
+    /// What one plugin printed: from the listing where that is certainly all, else by a call of its own.
+    async fn printed(&self, run: &Watched, plugin: &CommandPlugin, several: bool) -> Result<Printed, Fault> {
+        let listed = plugin.output.as_deref().unwrap_or_default();
+        let (stdout, stderr) = split_error(listed);
+        let read = read_output(&run.plan, stdout);
+        let whole = listed.chars().count() < PLUGIN_OUTPUT;
+        if whole && read.complete && !listed.is_empty() {
+            return Ok(Printed { read, stderr: stderr.to_owned(), cut: false });
+        }
+        let mut call =
+            self.reads.get_command_invocation().command_id(&run.command_id).instance_id(&run.instance_id);
+        if several {
+            call = call.set_plugin_name(plugin.name.clone());
+        }
+        match call.send().await {
+            Ok(answer) => {
+                let stdout = answer.standard_output_content.unwrap_or_default();
+                let stderr = answer.standard_error_content.unwrap_or_default();
+                let cut = stdout.chars().count() >= crate::plan::STDOUT_KEPT;
+                Ok(Printed { read: read_output(&run.plan, &stdout), stderr, cut })
+            }
+            Err(error) => match Fault::of(&error) {
+                // The run ended all the same; without this permission the head of its output has to do.
+                Fault::Refused { why } => {
+                    tracing::warn!(run = %run.run, "the output of run {} could not be read: {why}", run.run);
+                    Ok(Printed { read, stderr: stderr.to_owned(), cut: !whole })
+                }
+                fault => Err(fault),
+            },
+        }
+    }
+
+    async fn see_automation(&self, run: &Watched, now: Timestamp) -> Result<Seen, Fault> {
+        let call = self.reads.get_automation_execution().automation_execution_id(&run.command_id);
+        let execution = match call.send().await {
+            Ok(answer) => answer.automation_execution,
+            Err(error) if not_shown(error.code()) => None,
+            Err(error) => return Err(Fault::of(&error)),
+        };
+        let Some(execution) = execution else { return Ok(Seen::NotYet) };
+        let mut found = execution.step_executions.unwrap_or_default();
+        if execution.step_executions_truncated {
+            found = self.all_steps(run).await?;
+        }
+        let steps = found.into_iter().map(automation_step).collect();
+        let word = execution.automation_execution_status.as_ref().map_or("", |status| status.as_str());
+        let millis = |time: Option<aws_sdk_ssm::primitives::DateTime>| {
+            time.and_then(|time| time.to_millis().ok()).map(Timestamp)
+        };
+        match status::of_automation(word) {
+            Standing::Waiting => Ok(Seen::NotYet),
+            Standing::Working => Ok(Seen::Progress(steps)),
+            Standing::Over(ended_as) => {
+                let started_at = millis(execution.execution_start_time).unwrap_or(run.sent_at);
+                Ok(Seen::Ended(Ran {
+                    ended_as,
+                    exit: None,
+                    steps,
+                    output: redact(&execution.failure_message.unwrap_or_default()),
+                    output_cut: false,
+                    started_at,
+                    ended_at: millis(execution.execution_end_time).unwrap_or(now).max(started_at),
+                }))
+            }
+        }
+    }
+
+    async fn all_steps(&self, run: &Watched) -> Result<Vec<aws_sdk_ssm::types::StepExecution>, Fault> {
+        let call = self.reads.describe_automation_step_executions().automation_execution_id(&run.command_id);
+        let mut pages = call.into_paginator().page_size(50).send();
+        let mut steps = Vec::new();
+        while let Some(page) = pages.next().await {
+            steps.extend(page.map_err(|error| Fault::of(&error))?.step_executions.unwrap_or_default());
+        }
+        Ok(steps)
+    }
+}
+
+/// The output of one plugin.
+struct Printed {
+    read: ReadOutput,
+    stderr: String,
+    cut: bool,
+}
+
+fn key(run: &Watched) -> (String, String) {
+    (run.command_id.clone(), run.instance_id.clone())
+}
+
+/// SSM answers so for about a second after the sending (boto3 issue 2701).
+fn not_shown(code: Option<&str>) -> bool {
+    matches!(
+        code,
+        Some("InvocationDoesNotExist" | "InvalidCommandId" | "AutomationExecutionNotFoundException")
+    )
+}
+
+/// Standard output and standard error of `CommandPlugin.Output`.
+fn split_error(output: &str) -> (&str, &str) {
+    match output.split_once(&format!("\n{ERROR_LINE}\n")) {
+        Some((stdout, stderr)) => (stdout, stderr),
+        None => match output.strip_prefix(ERROR_LINE) {
+            Some(stderr) => ("", stderr),
+            None => (output, ""),
+        },
+    }
+}
+
+fn join(text: &mut String, more: &str) {
+    if !more.trim().is_empty() {
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(more);
+    }
+}
+
+fn automation_step(step: aws_sdk_ssm::types::StepExecution) -> StepRan {
+    let millis =
+        |time: Option<aws_sdk_ssm::primitives::DateTime>| time.and_then(|time| time.to_millis().ok());
+    let began = millis(step.execution_start_time);
+    let ended = millis(step.execution_end_time);
+    let took = began.zip(ended).and_then(|(began, ended)| u64::try_from(ended.saturating_sub(began)).ok());
+    StepRan {
+        kind: None,
+        name: step.step_name.unwrap_or_default(),
+        exit: None,
+        status: step.step_status.map(|status| status.as_str().to_owned()),
+        millis: took,
+        output: redact(&step.failure_message.unwrap_or_default()),
+    }
+}

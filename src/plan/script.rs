@@ -1,0 +1,97 @@
+//! The script of a shell rule: POSIX sh, for dash, bash and busybox.
+//!
+//! Every text that is not ours stands in single quotes, and `{{` never stands in the script at all,
+//! so neither the shell nor SSM's own interpolation reads anything into it. The steps run in one
+//! subshell with their output in files: a step may `exit`, set traps, kill its shell or leave
+//! processes behind, and the outer shell still tells what happened and ends. The folder lies in
+//! memory where it can, since a full disk is what many a rule is there to cure.
+
+use super::{Plan, RemediationId, StepKind, Work};
+
+/// Characters of standard output that SSM keeps, from its start (SSM API model:
+/// `GetCommandInvocationResult.StandardOutputContent`).
+pub const STDOUT_KEPT: usize = 24_000;
+/// Exit code of a script that found no place to work in and ran nothing.
+pub const UNPREPARED: i32 = 90;
+/// Exit code where a step ended the shell with 0 although steps were left.
+pub const ENDED_EARLY: i32 = 91;
+
+/// Bytes kept of one step's output at most; three parts of four from its head.
+const STEP_MAX: usize = 8000;
+/// Bytes of a step's own line and of the lines around its output.
+const STEP_LINES: usize = 220;
+
+const HEAD: &str = include_str!("head.sh");
+const TAIL: &str = include_str!("tail.sh");
+
+impl Plan {
+    /// The script of a shell rule, complete; `None` for documents and automations.
+    pub fn script(&self, run: &RemediationId) -> Option<String> {
+        let Work::Shell { steps, env } = &self.work else { return None };
+        let count = steps.len().max(1);
+        let each = (STDOUT_KEPT - 500).saturating_sub(count * STEP_LINES) / count;
+        let kept = each.min(STEP_MAX);
+        let (head, tail) = (kept - kept / 4, kept / 4);
+        let numbers: Vec<String> = (1..=steps.len()).map(|number| number.to_string()).collect();
+        let ours = |text: &str| {
+            text.replace("@HEAD@", &head.to_string())
+                .replace("@TAIL@", &tail.to_string())
+                .replace("@BOTH@", &kept.to_string())
+                .replace("@COUNT@", &steps.len().to_string())
+                .replace("@NUMBERS@", &numbers.join(" "))
+                .replace("@RUN@", &word(&run.0))
+        };
+        let mut script = ours(HEAD);
+        for (name, value) in env {
+            script.push_str(&format!("export {name}={}\n", quote(value)));
+        }
+        for (step, number) in steps.iter().zip(&numbers) {
+            let kind = kind_word(step.kind);
+            script.push_str(&format!("heal_begin {number} {kind}\n"));
+            // `eval` stands on a line of its own, so that a step may end in a comment or a heredoc.
+            script.push_str(&format!("{{\neval {}\n}} >>\"$heal_dir/{number}\" 2>&1\n", quote(&step.text)));
+            script.push_str("heal_ended \"$?\" || exit\n");
+        }
+        script.push_str(&ours(TAIL));
+        Some(script)
+    }
+}
+
+/// Bytes of the script, for a run id as long as they get.
+pub(super) fn length(plan: &Plan) -> Option<usize> {
+    plan.script(&RemediationId("x".repeat(40))).map(|script| script.len())
+}
+
+pub(super) fn kind_word(kind: StepKind) -> &'static str {
+    match kind {
+        StepKind::Confirm => "confirm",
+        StepKind::Command => "command",
+        StepKind::Verify => "verify",
+    }
+}
+
+/// A run id as it may stand anywhere; it is ours and has nothing else in it.
+fn word(id: &str) -> String {
+    id.chars().filter(|ch| ch.is_ascii_alphanumeric() || *ch == '-' || *ch == '_').collect()
+}
+
+/// `value` as one word of sh with the same bytes. `''` between two braces ends and begins the
+/// quotes: the shell sees `{{`, SSM sees `{''{`.
+fn quote(value: &str) -> String {
+    let mut out = String::with_capacity(value.len() + 8);
+    out.push('\'');
+    let mut before = '\0';
+    for ch in value.chars() {
+        match ch {
+            '\'' => out.push_str("'\\''"),
+            '{' | '}' if ch == before => {
+                out.push_str("''");
+                out.push(ch);
+            }
+            other => out.push(other),
+        }
+        before = ch;
+    }
+    out.push('\'');
+    out
+}

@@ -1,0 +1,12 @@
+) </dev/null >/dev/null 2>&1
+heal_rc=$? heal_end=done
+kill "$heal_watcher" 2>/dev/null
+wait "$heal_watcher" 2>/dev/null
+# Still on record as at work: the step ended the shell. With 0 the later steps did not fail and
+# did not run; that is no success.
+if heal_unfinished "$heal_rc" && [ "$heal_rc" -eq 0 ] && [ "$heal_n" -ne @COUNT@ ]; then
+	heal_rc=91 heal_end=early
+fi
+case $(tail -n 1 "$heal_dir/steps") in *' kind=confirm '*) [ "$heal_end" = early ] || heal_rc=0 ;; esac
+heal_report "$heal_end"
+exit "$heal_rc"
