@@ -37,7 +37,8 @@ fn read(payload: &Value) -> Option<Press> {
     let delivery = text(&payload["trigger_id"]).unwrap_or_else(|| format!("{user}:{message_ts}:{action_ts}"));
     Some(Press {
         team: text(&payload["user"]["team_id"]),
-        thread_ts: text(&payload["message"]["thread_ts"]).or_else(|| text(&payload["container"]["thread_ts"])),
+        thread_ts: text(&payload["message"]["thread_ts"])
+            .or_else(|| text(&payload["container"]["thread_ts"])),
         action: text(&action["action_id"])?,
         value: text(&action["value"]).unwrap_or_default(),
         user,
@@ -119,7 +120,8 @@ impl Engine {
                     || this.sent_at.is_some() && this.report.is_none())
         };
         let Some((this, _)) = found.filter(|(this, _)| on_its_message(this)) else {
-            let why = "heal does not know this remediation (any more). Your press changed nothing.".to_owned();
+            let why =
+                "heal does not know this remediation (any more). Your press changed nothing.".to_owned();
             return self.record_refusal(press, None, &why).await;
         };
         if let Some(why) = self.denied(press, &this).await {
@@ -225,7 +227,13 @@ impl Engine {
                     return Ok(Came::Repeated);
                 }
                 let why = format!("{}: {answer}", clean(&action, 40));
-                tx.record(&Record { at: now, remediation: id.as_ref(), what: "refused", who: &who, why: &why })?;
+                tx.record(&Record {
+                    at: now,
+                    remediation: id.as_ref(),
+                    what: "refused",
+                    who: &who,
+                    why: &why,
+                })?;
                 Ok(Came::Refused(answer))
             })
             .await
@@ -273,7 +281,9 @@ impl Engine {
                     return Ok(Came::Repeated);
                 }
                 let Some(rule) = ground.rules.get(&this.rule_key).cloned() else {
-                    return Ok(Came::Refused("The rule is not there any more, so it cannot run again.".to_owned()));
+                    return Ok(Came::Refused(
+                        "The rule is not there any more, so it cannot run again.".to_owned(),
+                    ));
                 };
                 if !tx.take_delivery(&format!("again:{}", this.id), ground.now)? {
                     return Ok(Came::Refused(

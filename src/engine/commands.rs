@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::decide::{Decided, Ground, Opening, apply, open, pause_matches};
 use super::people::Denied;
-use super::receive::{held_for, wanted};
+use super::receive::held_for;
 use super::{Engine, fresh_id};
 use crate::alert::{Alert, Origin, Status};
 use crate::gate::{Pause, Reason};
@@ -137,7 +137,10 @@ impl Engine {
             Ok(said) => said,
             Err(error) => {
                 self.store_failed("obeying a command", &error);
-                Some(answer::sorry("heal could not reach its database, so nothing happened", "try again in a moment"))
+                Some(answer::sorry(
+                    "heal could not reach its database, so nothing happened",
+                    "try again in a moment",
+                ))
             }
         }
     }
@@ -274,7 +277,7 @@ impl Engine {
             }
         }
         let alert = ordered_alert(&rule, host);
-        let found = self.parts().targets.resolve(&wanted(&alert)).await;
+        let found = self.parts().targets.resolve(&alert).await;
         if let Err(unusable) = &found {
             let reason = Reason::Unusable { unusable: unusable.clone() };
             return Ok(Some(message::why_not(&reason, &rule.key.to_string(), &self.words())));
@@ -356,9 +359,14 @@ impl Engine {
             pauses,
             unreadable: tallies
                 .iter()
-                .filter_map(|tally| Some((tally.name.strip_prefix("unreadable:")?.to_owned(), count(tally.count))))
+                .filter_map(|tally| {
+                    Some((tally.name.strip_prefix("unreadable:")?.to_owned(), count(tally.count)))
+                })
                 .collect(),
-            without_rule: tallies.iter().find(|tally| tally.name == "without_rule").map_or(0, |tally| count(tally.count)),
+            without_rule: tallies
+                .iter()
+                .find(|tally| tally.name == "without_rule")
+                .map_or(0, |tally| count(tally.count)),
         };
         Ok(answer::status(&view, &self.words()))
     }

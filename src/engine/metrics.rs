@@ -64,18 +64,50 @@ impl Default for Metrics {
             commit_seconds: Histogram::new([0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0, 3.0]),
         };
         registry.register("alerts", "Alerts read, by sender", metrics.alerts.clone());
-        registry.register("unreadable_messages", "Messages of senders that could not be read", metrics.unreadable.clone());
+        registry.register(
+            "unreadable_messages",
+            "Messages of senders that could not be read",
+            metrics.unreadable.clone(),
+        );
         registry.register("alerts_without_rule", "Alerts that no rule answers", metrics.without_rule.clone());
-        registry.register("untrusted_messages", "Messages in watched channels from no sender", metrics.untrusted.clone());
-        registry.register("malformed_events", "Events, clicks and commands that could not be read", metrics.malformed.clone());
-        registry.register("duplicate_deliveries", "Deliveries that were taken before", metrics.duplicates.clone());
-        registry.register("remediations", "States entered and outcomes reached", metrics.remediations.clone());
+        registry.register(
+            "untrusted_messages",
+            "Messages in watched channels from no sender",
+            metrics.untrusted.clone(),
+        );
+        registry.register(
+            "malformed_events",
+            "Events, clicks and commands that could not be read",
+            metrics.malformed.clone(),
+        );
+        registry.register(
+            "duplicate_deliveries",
+            "Deliveries that were taken before",
+            metrics.duplicates.clone(),
+        );
+        registry.register(
+            "remediations",
+            "States entered and outcomes reached",
+            metrics.remediations.clone(),
+        );
         registry.register("held", "Remediations held, by gate", metrics.held.clone());
         registry.register("refused_clicks", "Clicks and commands refused", metrics.refused_clicks.clone());
-        registry.register("slack_given_up", "Messages that Slack refused for good", metrics.slack_given_up.clone());
+        registry.register(
+            "slack_given_up",
+            "Messages that Slack refused for good",
+            metrics.slack_given_up.clone(),
+        );
         registry.register("store_errors", "Transactions that failed", metrics.store_errors.clone());
-        registry.register("slack_connections", "Socket Mode connections that are up", metrics.connections.clone());
-        registry.register("slack_queue_depth", "Calls to Slack waiting or under way", metrics.queue_depth.clone());
+        registry.register(
+            "slack_connections",
+            "Socket Mode connections that are up",
+            metrics.connections.clone(),
+        );
+        registry.register(
+            "slack_queue_depth",
+            "Calls to Slack waiting or under way",
+            metrics.queue_depth.clone(),
+        );
         registry.register("running_commands", "Commands with SSM", metrics.running.clone());
         registry.register("commit_seconds", "From a delivery to its commit", metrics.commit_seconds.clone());
         metrics.registry = registry;
@@ -88,7 +120,7 @@ impl Metrics {
     pub fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail; an encoder's error would only cost this answer.
-        drop(prometheus_client::encoding::text::encode(&mut text, &self.registry));
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
     }
 }

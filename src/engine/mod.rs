@@ -184,7 +184,9 @@ impl Engine {
                 }
                 tracing::info!(remediation = %id, rule = %key, outcome = outcome.as_str(), "remediation {id} of {key}: {}", outcome.as_str());
             }
-            _ => tracing::debug!(remediation = %id, rule = %key, state, "remediation {id} of {key} is {state}"),
+            _ => {
+                tracing::debug!(remediation = %id, rule = %key, state, "remediation {id} of {key} is {state}")
+            }
         }
         self.0.watched.mind(changed);
     }

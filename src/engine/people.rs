@@ -17,7 +17,9 @@ pub(super) enum Denied {
     /// From another workspace, a guest, a bot, or gone.
     Outsider,
     /// Slack could not be asked.
-    Unknown { why: String },
+    Unknown {
+        why: String,
+    },
 }
 
 #[derive(Default)]
@@ -48,7 +50,12 @@ impl People {
     }
 
     /// Whether this user is one of `approvers` (user ids and `@handles`).
-    pub(super) async fn may(&self, user: &str, team: Option<&str>, approvers: &[String]) -> Result<(), Denied> {
+    pub(super) async fn may(
+        &self,
+        user: &str,
+        team: Option<&str>,
+        approvers: &[String],
+    ) -> Result<(), Denied> {
         if team.is_some_and(|team| team != self.home) {
             return Err(Denied::Outsider);
         }
@@ -119,7 +126,8 @@ impl People {
         {
             return Ok(*insider);
         }
-        let found = self.slack.user(user).await.map_err(|error| Denied::Unknown { why: error.to_string() })?;
+        let found =
+            self.slack.user(user).await.map_err(|error| Denied::Unknown { why: error.to_string() })?;
         let insider = !found.deleted
             && !found.is_bot
             && !found.is_stranger

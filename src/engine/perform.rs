@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::Engine;
 use super::decide::{Decided, apply, plan_for};
-use super::receive::{held_for, wanted};
+use super::receive::held_for;
 use crate::lifecycle::{Effect, Input, Remediation, RemediationId, State};
 use crate::message::{self, Said};
 use crate::plan::Unusable;
@@ -67,7 +67,14 @@ impl Engine {
     }
 
     /// A post in the alert's thread, marked so that it is found again when its answer is lost.
-    fn post(&self, remediation: &Remediation, part: &str, said: Said, priority: Priority, again: bool) -> Job {
+    fn post(
+        &self,
+        remediation: &Remediation,
+        part: &str,
+        said: Said,
+        priority: Priority,
+        again: bool,
+    ) -> Job {
         let thread = Some(remediation.origin.ts.clone()).filter(|ts| !ts.is_empty());
         let post = Post {
             channel: remediation.origin.channel.clone(),
@@ -193,7 +200,7 @@ impl Engine {
 
     /// Looks the node up, and hands the plan for it to the lifecycle.
     async fn resolve(&self, owed: Owed, remediation: &Remediation) {
-        let found = self.parts().targets.resolve(&wanted(&remediation.alert)).await;
+        let found = self.parts().targets.resolve(&remediation.alert).await;
         let rules = self.rules();
         let found = match rules.get(&remediation.rule_key) {
             Some(rule) => found.and_then(|target| plan_for(rule, &remediation.alert, target)),

@@ -16,7 +16,6 @@ use crate::slack::{Ack, Delivery, Payload};
 use crate::store::{self, NewAlert, Record, Tx};
 use crate::text::clean;
 
-
 /// Alerts of one message that are acted on; a group of more is a storm, not a list.
 const MAX_ALERTS: usize = 100;
 
@@ -121,10 +120,16 @@ impl Engine {
         let ground = self.ground();
         let reading = alert::read(&sender, &message, &|role| ground.rules.is_known_role(role));
         self.count_reading(&sender, &message, &reading);
-        let origin =
-            Origin { sender: sender.name.clone(), channel: message.channel.clone(), ts: message.ts.clone(), at: message.at };
+        let origin = Origin {
+            sender: sender.name.clone(),
+            channel: message.channel.clone(),
+            ts: message.ts.clone(),
+            at: message.at,
+        };
         let news: Vec<News> = match &reading {
-            Reading::Alerts(alerts) => alerts.iter().take(MAX_ALERTS).map(|alert| self.news(alert, &ground)).collect(),
+            Reading::Alerts(alerts) => {
+                alerts.iter().take(MAX_ALERTS).map(|alert| self.news(alert, &ground)).collect()
+            }
             Reading::NotAnAlert(_) | Reading::Unreadable(_) => Vec::new(),
         };
         let unreadable = match reading {
@@ -143,7 +148,13 @@ impl Engine {
                 let name = format!("unreadable:{}", sender.name);
                 tx.tally(&name, &clean(why, 200), ground.now)?;
                 let why = format!("{}:{} {why}", origin.channel, origin.ts);
-                tx.record(&Record { at: ground.now, remediation: None, what: "unreadable", who: &sender.name, why: &why })?;
+                tx.record(&Record {
+                    at: ground.now,
+                    remediation: None,
+                    what: "unreadable",
+                    who: &sender.name,
+                    why: &why,
+                })?;
             }
             for (position, news) in news.into_iter().enumerate() {
                 let position = u32::try_from(position).unwrap_or(u32::MAX);
@@ -184,7 +195,7 @@ impl Engine {
     fn news(&self, alert: &Alert, ground: &Ground) -> News {
         let rule = alert.role.as_deref().and_then(|role| ground.rules.find(role, &alert.name, &alert.labels));
         let target = match (alert.status, rule) {
-            (Status::Firing, Some(_)) => self.parts().targets.resolve_cached(&wanted(alert)),
+            (Status::Firing, Some(_)) => self.parts().targets.resolve_cached(alert).map(Ok),
             _ => None,
         };
         News { alert: alert.clone(), id: fresh_id(), rule: rule.cloned(), target }
@@ -256,15 +267,6 @@ struct News {
     target: Option<Result<Target, Unusable>>,
 }
 
-/// What the look-up of a node goes by.
-pub(super) fn wanted(alert: &Alert) -> crate::aws::Wanted {
-    crate::aws::Wanted {
-        host: alert.host.clone(),
-        instance_id: alert.instance_id.clone(),
-        role: alert.role.clone(),
-    }
-}
-
 fn keep_news(
     tx: &mut dyn Tx,
     ground: &Ground,
@@ -276,7 +278,8 @@ fn keep_news(
 ) -> store::Result<()> {
     let News { alert, id, rule, target } = news;
     let key = rule.as_ref().map(|rule| &rule.key);
-    let row = tx.insert_alert(&NewAlert { origin, position, alert: &alert, rule: key, received_at: ground.now })?;
+    let row =
+        tx.insert_alert(&NewAlert { origin, position, alert: &alert, rule: key, received_at: ground.now })?;
     if alert.status == Status::Resolved {
         for row in tx.resolve_alerts(&sender.name, &alert.identity(), origin.at)? {
             wake_alert(tx, ground, row, out)?;
@@ -316,4 +319,3 @@ pub(super) fn held_for(remediation: &crate::lifecycle::Remediation) -> Option<&R
         _ => None,
     }
 }
-

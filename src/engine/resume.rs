@@ -20,7 +20,13 @@ impl Engine {
             })
             .await?;
         if !open.is_empty() || !owed.is_empty() {
-            tracing::info!(open = open.len(), owed = owed.len(), "going on with {} open remediations and {} owed effects", open.len(), owed.len());
+            tracing::info!(
+                open = open.len(),
+                owed = owed.len(),
+                "going on with {} open remediations and {} owed effects",
+                open.len(),
+                owed.len()
+            );
         }
         for remediation in open {
             if let Some(due) = remediation.state.due_at() {

@@ -12,7 +12,8 @@ use crate::store::Owed;
 impl Engine {
     /// Gives the plan to SSM. `again`: it may have been given before a restart, so it is only looked up.
     pub(super) async fn send(&self, owed: Owed, remediation: &Arc<Remediation>, again: bool) {
-        let (Some(plan), Some(target), true) = (&remediation.plan, &remediation.target, is_sending(remediation))
+        let (Some(plan), Some(target), true) =
+            (&remediation.plan, &remediation.target, is_sending(remediation))
         else {
             tracing::error!(remediation = %remediation.id, "a sending was owed without a plan; nothing is sent");
             return self.settled(&owed).await;
@@ -20,9 +21,9 @@ impl Engine {
         let ssm = &self.parts().ssm;
         let sent = if again {
             let since = remediation.sent_at.unwrap_or(remediation.opened_at);
-            ssm.find(plan, &remediation.id, since).await
+            ssm.find(plan, target, &remediation.id, since).await
         } else {
-            ssm.send(plan, target, &remediation.id, self.clock().now()).await
+            ssm.send(plan, target, &remediation.id).await
         };
         let input = match sent {
             Sent::Accepted { command_id } => {

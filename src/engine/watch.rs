@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::Engine;
 use super::decide::{Decided, apply};
-use crate::aws::{Seen, Watching};
+use crate::aws::{Kind, Seen};
 use crate::lifecycle::{Input, Remediation, RemediationId, State};
 
 /// The first look after the sending, and the longest between two.
@@ -91,15 +91,17 @@ impl Engine {
     async fn look(&self) {
         let due = self.0.watched.due();
         self.metrics().running.set(i64::try_from(self.0.watched.len()).unwrap_or(i64::MAX));
-        let watching: Vec<Watching> = due
+        let watching: Vec<crate::aws::Watched> = due
             .iter()
             .filter_map(|remediation| {
-                Some(Watching {
+                let plan = remediation.plan.clone()?;
+                Some(crate::aws::Watched {
                     run: remediation.id.clone(),
                     command_id: remediation.command_id.clone()?,
+                    kind: Kind::of(&plan),
                     instance_id: remediation.target.as_ref()?.instance_id.clone(),
                     sent_at: remediation.sent_at?,
-                    plan: remediation.plan.clone()?,
+                    plan,
                 })
             })
             .collect();

@@ -129,6 +129,13 @@ fn unusable(line: Line, unusable: &Unusable) -> Line {
         Unusable::Platform { target: node } => {
             target(line, node).ours(" cannot run shell commands (it is not a Linux or macOS node)")
         }
+        Unusable::Disagree { host, host_is, instance_id } => line
+            .ours("the alert names two nodes: the host ")
+            .code(host)
+            .ours(" is ")
+            .code(host_is)
+            .ours(", the instance id is ")
+            .code(instance_id),
         Unusable::LookupFailed { why } => {
             line.ours("SSM could not be asked for the instance: ").plain(&clip(why, CLIP))
         }
@@ -177,6 +184,7 @@ pub(super) fn hint(line: Line, reason: &Reason, rule_key: &str) -> Line {
             Unusable::Several { .. } => line.ours(" An instance id in the alert would say which one."),
             Unusable::Offline { .. } => line.ours(" The host may be down: look at it, and at its SSM agent."),
             Unusable::WrongRole { .. } => line.ours(" Check the tag and the alert's role."),
+            Unusable::Disagree { .. } => line.ours(" Mend the alert's labels; nothing is guessed."),
             Unusable::Platform { .. } => line.ours(" Use a rule with `document` for such nodes."),
             Unusable::LookupFailed { .. } => line.ours(" See `heal doctor`; a later alert starts afresh."),
             Unusable::Unfit { .. } => line.ours(" `heal check` and the alert's labels say more."),

@@ -158,7 +158,8 @@ impl Tx for SqliteTx<'_> {
     }
 
     fn resolve_alert(&mut self, alert: i64, at: Timestamp) -> Result<bool> {
-        let sql = "UPDATE alerts SET resolved_at = ?2 WHERE id = ?1 AND resolved_at IS NULL AND status = 'firing'";
+        let sql =
+            "UPDATE alerts SET resolved_at = ?2 WHERE id = ?1 AND resolved_at IS NULL AND status = 'firing'";
         Ok(self.run(sql, params![alert, at.0])? == 1)
     }
 
