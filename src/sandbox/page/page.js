@@ -1,4 +1,9 @@
 // The page: keeps one picture of the workspace and redraws what changed in it.
+//
+// Stable data-testid attributes, for tests: connection, banner, channel-NAME, act-as, hint, host-NAME
+// (data-state well|ill), break-HOST-ACTION, messages > message, thread > thread-message, ephemeral,
+// button-TEXT (lower case, joined by -), menu-ACTION, reaction-NAME, replies, reply, copy-link, file-NAME,
+// composer, send, thread-composer, thread-send, thread-close, dialog, dialog-confirm, dialog-deny, toast.
 import { attachment, blocks, el, emojiOf, file, icon, loadEmoji, mrkdwn, unescape } from './render.js';
 
 const $ = (id) => document.getElementById(id);
@@ -187,7 +192,7 @@ function fill(list, messages, testid) {
       const label = its === new Date().toDateString() ? 'Today' : dateOf(m.ts).toLocaleDateString('en-GB', { weekday: 'long', day: 'numeric', month: 'long' });
       wanted.push(old.get(its) || Object.assign(el('div', { class: 'day', 'data-key': its }, label)));
     }
-    const picture = JSON.stringify(m) + view.as + (m.ts === view.thread && !$('thread').hidden);
+    const picture = JSON.stringify(m) + (m.reactions ? view.as : '') + (m.ts === view.thread && !$('thread').hidden);
     let node = old.get(m.ts);
     if (!node || node.picture !== picture) {
       const fresh = message(m, testid);

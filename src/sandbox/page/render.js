@@ -212,7 +212,7 @@ function rich(e, ctx) {
 function piece(p, ctx) {
   const node = (() => {
     switch (p.type) {
-      // What is typed into the page's composer is stored as one text, so mentions are found here.
+      // What is typed into the composer is stored as one text, so its markup is read here.
       case 'text': return p.style?.code ? el('code', {}, p.text) : el('span', {}, typed(p.text, ctx));
       case 'link': return link(p.url, p.text, ctx);
       case 'emoji': return el('span', {}, emojiOf(p.name));
@@ -229,11 +229,9 @@ function piece(p, ctx) {
 }
 
 function typed(text, ctx) {
-  return text.split(/(<@[A-Z0-9]+>|https?:\/\/\S+)/).map((part) => {
-    const user = /^<@([A-Z0-9]+)>$/.exec(part);
-    if (user) return el('span', { class: 'mention' }, '@' + (ctx.userName(user[1]) || user[1]));
-    return /^https?:/.test(part) ? link(part, undefined, ctx) : withEmoji(part);
-  });
+  const marked = text.replaceAll('&', '&amp;').replace(/<(?!@[A-Z0-9]+>)/g, '&lt;').replace(/(?<!<@[A-Z0-9]+)>/g, '&gt;')
+    .replace(/https?:\/\/[^\s<>`]+/g, (url) => `<${url}>`);
+  return mrkdwn(marked, ctx);
 }
 
 // ---- Attachments and files ----------------------------------------------------------------------
