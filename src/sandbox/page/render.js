@@ -183,7 +183,7 @@ const image = (b) => el('span', { class: 'badge' }, b.alt_text || 'image');
 function element(e, ctx) {
   if (e.type === 'button') {
     const label = withEmoji(e.text?.text ?? '');
-    if (e.url) return el('a', { class: 'btn', href: e.url, target: '_blank', rel: 'noopener noreferrer' }, label);
+    if (/^https?:/.test(e.url || '')) return el('a', { class: 'btn', href: e.url, target: '_blank', rel: 'noopener noreferrer' }, label);
     return el('button', {
       type: 'button', class: `btn ${e.style || ''}`, testid: `button-${slug(e.text?.text ?? '')}`,
       'aria-label': e.accessibility_label,
@@ -246,7 +246,7 @@ export function attachment(a, ctx) {
     a.fields && el('div', { class: 'fields' }, a.fields.map((f) => el('div', {}, el('b', {}, unescape(f.title ?? '')), el('div', {}, mrkdwn(f.value, ctx))))),
     a.blocks && blocks(a.blocks, ctx),
     !title && !a.text && !a.blocks && !a.fields && !a.pretext && el('div', {}, mrkdwn(a.fallback, ctx)),
-    a.actions && el('div', { class: 'actions' }, a.actions.map((x) => x.url && el('a', { class: 'btn', href: x.url, target: '_blank', rel: 'noopener noreferrer' }, x.text))),
+    a.actions && el('div', { class: 'actions' }, a.actions.map((x) => /^https?:/.test(x.url || '') && el('a', { class: 'btn', href: x.url, target: '_blank', rel: 'noopener noreferrer' }, withEmoji(unescape(String(x.text ?? '')))))),
     a.footer && el('div', { class: 'footer' }, a.footer));
   if (/^[0-9a-f]{3,8}$/i.test(a.color || '')) box.style.setProperty('--bar', '#' + a.color);
   return box;
