@@ -109,6 +109,21 @@ impl Engine {
         watch.abort();
     }
 
+    /// Looks up who the approvers are, so that the first click need not wait, and says which groups
+    /// do not resolve: nobody of those may approve.
+    pub fn warm(&self) {
+        let engine = self.clone();
+        tokio::spawn(async move {
+            let mut all = engine.config().approvers.clone();
+            all.extend(engine.rules().iter().flat_map(|rule| rule.approvers.iter().cloned()));
+            all.sort();
+            all.dedup();
+            for problem in engine.people().warm(&all).await {
+                tracing::error!("approvers that cannot be looked up may do nothing: {problem}");
+            }
+        });
+    }
+
     fn parts(&self) -> &Parts {
         &self.0.parts
     }
