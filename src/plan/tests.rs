@@ -61,7 +61,13 @@ fn run(plan: &Plan, judge: impl Fn(&Did)) {
             continue;
         }
         let did = run_in(interpreter, plan, |_| {});
-        eprintln!("--- {interpreter:?}: {:?} in {:?}\n{}\n{}", did.code, did.took, &did.stdout.get(..2000.min(did.stdout.len())).unwrap_or(""), did.stderr);
+        eprintln!(
+            "--- {interpreter:?}: {:?} in {:?}\n{}\n{}",
+            did.code,
+            did.took,
+            &did.stdout.get(..2000.min(did.stdout.len())).unwrap_or(""),
+            did.stderr
+        );
         judge(&did);
     }
 }
@@ -137,7 +143,9 @@ fn a_step_may_exit_and_what_was_left_out_is_no_success() {
     run(&commands(&["set -e", "false; echo never"]), |did| {
         assert_eq!((did.code, did.exits()), (Some(1), vec![Some(0), Some(1)]));
     });
-    run(&commands(&["trap 'echo own' EXIT; exit 4"]), |did| assert_eq!((did.code, did.exits()), (Some(4), vec![Some(4)])));
+    run(&commands(&["trap 'echo own' EXIT; exit 4"]), |did| {
+        assert_eq!((did.code, did.exits()), (Some(4), vec![Some(4)]))
+    });
     run(&commands(&["exec sh -c 'echo replaced; exit 6'"]), |did| {
         assert_eq!((did.code, did.read.steps[0].output.as_str()), (Some(6), "replaced\n"));
     });
@@ -149,27 +157,52 @@ fn a_step_that_is_no_shell_fails_alone() {
         assert_eq!(did.read.steps.len(), 2);
         assert_eq!(did.read.steps[0].output, "one\n");
         assert!(did.code.is_some_and(|code| code != 0) && did.read.steps[1].exit == did.code);
-        assert!(did.read.steps[1].output.to_lowercase().contains("syntax") || did.read.steps[1].output.contains("unexpected"));
+        assert!(
+            did.read.steps[1].output.to_lowercase().contains("syntax")
+                || did.read.steps[1].output.contains("unexpected")
+        );
     });
     run(&commands(&["echo 'unclosed"]), |did| assert_ne!(did.code, Some(0)));
 }
 
 #[test]
 fn values_of_an_alert_are_data() {
-    let long = "x".repeat(4000);
+    let long = "x".repeat(3990);
     let hostile = [
-        "'; touch x; '", "$(touch x)", "`touch x`", "a\nb\n", "{{ssm:x}}", "{{{x}}}", "}}", "\\", "\\'", "\"", "$HOME",
-        "!!", "-n", "é 漢字 \u{1f600}", "*", " lead and trail ", "", long.as_str(), "@HEAD@ @RUN@",
+        "'; touch x; '",
+        "$(touch x)",
+        "`touch x`",
+        "a\nb\n",
+        "{{ssm:x}}",
+        "{{{x}}}",
+        "}}",
+        "\\",
+        "\\'",
+        "\"",
+        "$HOME",
+        "!!",
+        "-n",
+        "é 漢字 \u{1f600}",
+        "*",
+        " lead and trail ",
+        "",
+        long.as_str(),
+        "@HEAD@ @RUN@",
     ];
     for value in hostile {
-        let plan = shell(&[(StepKind::Command, "printf %s \"$V\"; ls; sh -c 'printf %s \"$V\"'")], &[("V", value)]);
-        run(&plan, |did| assert_eq!(did.read.steps[0].output, format!("{value}_script.sh\n{value}"), "{value:?}"));
+        let plan =
+            shell(&[(StepKind::Command, "printf %s \"$V\"; ls; sh -c 'printf %s \"$V\"'")], &[("V", value)]);
+        run(&plan, |did| {
+            assert_eq!(did.read.steps[0].output, format!("{value}_script.sh\n{value}"), "{value:?}")
+        });
     }
 }
 
 #[test]
 fn braces_in_a_command_reach_the_shell_and_not_ssm() {
-    run(&commands(&["echo '{{.State}}' \"{{{}}}\""]), |did| assert_eq!(did.read.steps[0].output, "{{.State}} {{{}}}\n"));
+    run(&commands(&["echo '{{.State}}' \"{{{}}}\""]), |did| {
+        assert_eq!(did.read.steps[0].output, "{{.State}} {{{}}}\n")
+    });
 }
 
 #[test]
@@ -194,7 +227,10 @@ fn output_cannot_pass_for_the_verdict_or_another_steps() {
     run(&commands(&["printf ab", fake, "true"]), |did| {
         assert_eq!(did.exits(), vec![Some(0), Some(1)]);
         assert_eq!(did.read.steps[0].output, "ab");
-        assert!(did.read.steps[1].output.starts_with("heal/1 step=3") && did.read.steps[1].output.ends_with("no line feed"));
+        assert!(
+            did.read.steps[1].output.starts_with("heal/1 step=3")
+                && did.read.steps[1].output.ends_with("no line feed")
+        );
         assert!(did.read.complete);
     });
 }
@@ -256,7 +292,9 @@ fn without_a_place_to_work_nothing_runs() {
 #[test]
 fn nothing_is_left_on_the_host() {
     let left = || {
-        let folders = ["/run", "/dev/shm", "/tmp", "/var/tmp"].iter().filter_map(|folder| std::fs::read_dir(folder).ok());
+        let folders = ["/run", "/dev/shm", "/tmp", "/var/tmp"]
+            .iter()
+            .filter_map(|folder| std::fs::read_dir(folder).ok());
         let names = folders.flatten().flatten().map(|entry| entry.path());
         names.filter(|path| std::fs::read(path.join("left.behind")).is_ok()).count()
     };
@@ -272,7 +310,16 @@ fn output_that_was_cut_is_read_as_far_as_it_goes() {
     for cut in [0, 5, 30, 60, 100, 2500, whole.len() - 3] {
         let read = read_output(&plan, &whole[..cut]);
         assert!(!read.complete, "{cut}");
-        assert_eq!(read.steps.len(), if cut < 60 { 0 } else if cut < 110 { read.steps.len() } else { 2 });
+        assert_eq!(
+            read.steps.len(),
+            if cut < 60 {
+                0
+            } else if cut < 110 {
+                read.steps.len()
+            } else {
+                2
+            }
+        );
     }
     let read = read_output(&plan, &whole);
     assert_eq!(read.steps[1].output, "DB_PASSWORD=[redacted]\n");
@@ -323,14 +370,25 @@ fn alert(labels: &[(&str, &str)]) -> crate::alert::Alert {
 }
 
 fn target(platform: Platform) -> Target {
-    Target { instance_id: "i-0123456789abcdef0".to_owned(), name: "web-1".to_owned(), address: None, platform }
+    Target {
+        instance_id: "i-0123456789abcdef0".to_owned(),
+        name: "web-1".to_owned(),
+        address: None,
+        platform,
+    }
 }
 
 #[test]
 fn a_plan_carries_the_alerts_values_or_says_what_is_missing() {
     let action = || crate::rule::Action::Commands(vec!["df \"$MOUNT\"".to_owned()]);
-    let of = |env: &[(&str, &str)], labels: &[(&str, &str)]| plan(&rule(action(), env), &alert(labels), &target(Platform::Linux));
-    let made = of(&[("MOUNT", "{{ labels.mountpoint }}"), ("WHO", "{{host}}/{{ instance_id }}")], &[("mountpoint", "/v'ar")]).unwrap();
+    let of = |env: &[(&str, &str)], labels: &[(&str, &str)]| {
+        plan(&rule(action(), env), &alert(labels), &target(Platform::Linux))
+    };
+    let made = of(
+        &[("MOUNT", "{{ labels.mountpoint }}"), ("WHO", "{{host}}/{{ instance_id }}")],
+        &[("mountpoint", "/v'ar")],
+    )
+    .unwrap();
     let Work::Shell { steps, env } = &made.work else { panic!("{made:?}") };
     let kinds: Vec<StepKind> = steps.iter().map(|step| step.kind).collect();
     assert_eq!(kinds, [StepKind::Confirm, StepKind::Command, StepKind::Verify]);
