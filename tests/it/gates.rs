@@ -1,6 +1,6 @@
 //! Why not: what keeps a rule from running, and how the thread says so.
 
-use crate::story::{Plot, SRE, Story, Alert};
+use crate::story::{Alert, Plot, SRE, Story};
 use crate::way::{CURE, rule};
 
 /// An alert that is approved, healed and resolved.

@@ -13,9 +13,8 @@ const HARMLESS: &[&str] = &["already_reacted", "no_reaction"];
 impl Story {
     /// Awaits that the bot has taken all that was sent to it, and decided it.
     pub async fn settled(&mut self) {
-        let taken = |view: &View| {
-            view.deliveries().iter().all(|one| one.lost || one.acknowledged_after.is_some())
-        };
+        let taken =
+            |view: &View| view.deliveries().iter().all(|one| one.lost || one.acknowledged_after.is_some());
         if self.workspace.wait_until(BOUND, taken).await.is_err() {
             panic!("something was never acknowledged.\n{}", self.transcript());
         }
@@ -62,9 +61,12 @@ impl Story {
             let options = view.options();
             [options.bot_token.clone(), options.app_token.clone(), options.signing_secret.clone()]
         });
-        found.extend(secrets.iter().filter(|secret| log.contains(secret.as_str())).map(|secret| {
-            format!("the log holds the secret {secret}")
-        }));
+        found.extend(
+            secrets
+                .iter()
+                .filter(|secret| log.contains(secret.as_str()))
+                .map(|secret| format!("the log holds the secret {secret}")),
+        );
         assert!(found.is_empty(), "{}\n{}", found.join("\n"), self.transcript());
         self.fleet.stop();
         self.workspace.stop();
@@ -77,7 +79,10 @@ impl Story {
             let payload = message.raw["metadata"]["event_payload"].clone();
             payload.is_object().then(|| payload.to_string())
         });
-        payloads.filter(|payload| !seen.insert(payload.clone())).map(|one| format!("said twice: {one}")).collect()
+        payloads
+            .filter(|payload| !seen.insert(payload.clone()))
+            .map(|one| format!("said twice: {one}"))
+            .collect()
     }
 
     /// Commands that were executed more than once on a host.
@@ -86,7 +91,11 @@ impl Story {
         for run in self.fleet.runs() {
             *counts.entry((format!("{} {}", run.comment, run.command_id), run.host)).or_default() += 1;
         }
-        counts.iter().filter(|(_, count)| **count > 1).map(|(what, count)| format!("{what:?} ran {count} times")).collect()
+        counts
+            .iter()
+            .filter(|(_, count)| **count > 1)
+            .map(|(what, count)| format!("{what:?} ran {count} times"))
+            .collect()
     }
 
     /// All that happened, for whoever reads the failure.

@@ -292,9 +292,7 @@ impl Story {
         let look = |view: &View| {
             let own = |message: &Message| message.bot_id.as_deref() == Some("B0HEAL");
             let mut all = view.messages(CHANNEL).into_iter();
-            all.find(|message| {
-                own(message) && !seen.contains(&message.ts) && message.read().contains(text)
-            })
+            all.find(|message| own(message) && !seen.contains(&message.ts) && message.read().contains(text))
         };
         let found = self.find(&format!("an announcement with {text:?}"), look).await;
         self.seen.insert(found.ts.clone());

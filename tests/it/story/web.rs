@@ -10,7 +10,8 @@ pub async fn request(at: SocketAddr, head: &str, body: &str) -> (u16, String) {
     let answer = async {
         let mut stream = TcpStream::connect(at).await?;
         let length = body.len();
-        let request = format!("{head}\r\nhost: {at}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+        let request =
+            format!("{head}\r\nhost: {at}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;
