@@ -21,7 +21,7 @@ const SHARED: usize = 256;
 const TAKE_OVER: Duration = Duration::from_secs(2);
 
 pub(super) struct Database {
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 impl From<rusqlite::Error> for Error {
