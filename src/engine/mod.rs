@@ -15,6 +15,8 @@ mod react;
 mod receive;
 mod resume;
 mod send;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod watch;
 

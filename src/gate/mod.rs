@@ -3,6 +3,9 @@
 //! Gates look at [`Facts`], which the store reads in the transaction that decides, so two alerts
 //! two seconds apart cannot both pass on the same count.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};

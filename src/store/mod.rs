@@ -120,13 +120,16 @@ impl Store {
     /// Opens (makes, where missing) the database, brings its schema up to date and starts its thread.
     pub fn open(location: &Location) -> Result<Store> {
         let Location::Sqlite(path) = location;
-        let database = sqlite::Database::open(path)?;
+        Store::serve(sqlite::Database::open(path)?, &path.display().to_string())
+    }
+
+    fn serve(database: sqlite::Database, name: &str) -> Result<Store> {
         let (jobs, queue) = std::sync::mpsc::channel();
         std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || database.serve(&queue))
             .map_err(|error| Error::Database(error.to_string()))?;
-        Ok(Store { jobs, where_: path.display().to_string().into() })
+        Ok(Store { jobs, where_: name.into() })
     }
 
     /// Runs `work` in a transaction and returns once it is durable.

@@ -170,6 +170,12 @@ impl Life {
         if matches!(input, Input::SendThrottled { .. }) && matches!(before.state, State::Sending { .. }) {
             self.maybe_taken -= 1;
         }
+        let by_person = matches!(before.trigger, Trigger::Person { .. });
+        let stops = self.facts.pause.is_some() || self.facts.resolved_at.is_some() && !by_person;
+        if stops && *input == Input::Woken && before.state.is_before_sending() {
+            let over = taken.as_ref().is_ok_and(|step| step.next.is_over());
+            assert!(over, "a pause or the alert's end did not stop {:?}", before.state);
+        }
         let Ok(taken) = taken else { return };
         if taken.effects.contains(&Effect::Send) {
             self.may_send();
