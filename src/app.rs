@@ -98,6 +98,7 @@ pub struct Running {
     /// Ends when the bot cannot go on.
     main: JoinHandle<anyhow::Result<()>>,
     web: JoinHandle<()>,
+    store: Store,
 }
 
 impl Running {
@@ -117,6 +118,8 @@ impl Running {
             self.main.abort();
         }
         self.web.abort();
+        // What is still held by a task on its way, or by a connection kept alive, must not hold the file.
+        self.store.close().await;
     }
 }
 
@@ -182,9 +185,9 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
         }
     });
     let listening = Listening { client: client.clone(), status_writer, deliveries_writer, counters };
-    let main = Main { settings, store, client, ssm, metrics, progress, status, stopping };
+    let main = Main { settings, store: store.clone(), client, ssm, metrics, progress, status, stopping };
     let main = tokio::spawn(main.run(listening, deliveries));
-    Ok(Running { listen, shutdown, main, web })
+    Ok(Running { listen, shutdown, main, web, store })
 }
 
 fn probes(

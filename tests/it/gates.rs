@@ -120,9 +120,8 @@ stories! {
         let mut story = Plot::new(&rules).start(mode).await;
         heal(&mut story, "web-1").await;
         story.later(5).await;
-        let rm = story.fleet.host("web-1").unwrap();
-        drop(rm);
-        heal_again(&mut story).await;
+        ill(&story, "web-1");
+        heal(&mut story, "web-1").await;
         story.later(5).await;
         let third = story.alert("web", "NginxDown", "web-1");
         story.why_not(&third, "2 of 2 attempts in the last hour").await;
@@ -206,13 +205,6 @@ stories! {
         story.runs(1).await;
         story.finish().await;
     }
-}
-
-/// The second time on web-1: the fault is back.
-async fn heal_again(story: &mut Story) {
-    story.fleet.host("web-1").unwrap();
-    ill(story, "web-1");
-    heal(story, "web-1").await;
 }
 
 /// The fault is back on a host.

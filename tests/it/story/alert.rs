@@ -45,6 +45,13 @@ pub fn attachments(firing: bool, role: &str, name: &str, hosts: &[&str]) -> Valu
     }])
 }
 
+impl Alert {
+    /// The thread under any message.
+    pub fn at(ts: &str) -> Alert {
+        Alert { role: String::new(), name: String::new(), hosts: Vec::new(), ts: ts.to_owned() }
+    }
+}
+
 impl Story {
     /// A stamp of this moment by the bot's clock.
     pub fn stamp(&mut self) -> String {

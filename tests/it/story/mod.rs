@@ -36,7 +36,7 @@ pub const DEV: &str = "U0DEV";
 pub const EXTERN: &str = "U0EXTERN";
 
 /// What `/heal status` calls what does not wait for anybody.
-const UNDER_WAY: &[&str] = &["• being looked up", "• being declared", "• starting", "• running"];
+const UNDER_WAY: &[&str] = &["• looking up", "• being declared", "• starting", "• running"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -156,6 +156,7 @@ listen: 127.0.0.1:0
             errors: Vec::new(),
             refusals: Vec::new(),
             stamps: 0,
+            copies: false,
             _dir: dir,
             _guard: guard,
         };
@@ -181,6 +182,8 @@ pub struct Story {
     refusals: Vec<String>,
     /// Alerts posted so far; keeps their stamps apart.
     stamps: u64,
+    /// Whether a command may arrive at its host twice.
+    copies: bool,
     _dir: tempfile::TempDir,
     _guard: tracing::subscriber::DefaultGuard,
 }
@@ -274,6 +277,21 @@ impl Story {
         found
     }
 
+    /// Awaits that the bot has said so much in the alert's thread, and reads it all.
+    pub async fn read_thread(&mut self, alert: &Alert, count: usize) -> Vec<Message> {
+        let ts = alert.ts.clone();
+        let own = |view: &View| -> Vec<Message> {
+            let thread = view.thread(CHANNEL, &ts).into_iter();
+            thread.filter(|message| message.bot_id.as_deref() == Some("B0HEAL")).collect()
+        };
+        if self.workspace.wait_until(BOUND, |view| own(view).len() == count).await.is_err() {
+            panic!("not {count} messages.\n{}", self.transcript());
+        }
+        let all = self.workspace.view(own);
+        self.seen.extend(all.iter().map(|message| message.ts.clone()));
+        all
+    }
+
     pub async fn declaration(&mut self, alert: &Alert, text: &str) -> Message {
         self.part(alert, "declaration", text).await
     }
@@ -353,9 +371,19 @@ impl Story {
         }
     }
 
+    /// Marks a message as read.
+    pub fn see(&mut self, ts: &str) {
+        self.seen.insert(ts.to_owned());
+    }
+
     /// An error in the log that belongs to the story.
     pub fn allow_error(&mut self, part: &str) {
         self.errors.push(part.to_owned());
+    }
+
+    /// The story delivers a command twice itself.
+    pub fn allow_second_copy(&mut self) {
+        self.copies = true;
     }
 
     /// A refusal of Slack that belongs to the story.
