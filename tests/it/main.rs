@@ -1,1 +1,3 @@
 //! One binary for all integration tests: linking heal takes seconds, so it is done once.
+
+mod browser;
