@@ -3,6 +3,8 @@
 //! One session tells the stories one after another, as one person at one page would. Whatever
 //! happens, the browser, its driver and the sandbox are ended by their process ids.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
