@@ -47,7 +47,13 @@ pub(super) async fn examine(
     };
     let identity = match client.auth_test().await {
         Ok(identity) => identity,
-        Err(error) => return failed("Slack does not take the bot token", &error, report),
+        Err(error) if error.is_permanent() => {
+            return failed("Slack does not take the bot token", &error, report);
+        }
+        Err(error) => {
+            let hint = Some("check the network, a proxy between, and SLACK_API_URL where it is set");
+            return report.fail(&format!("Slack cannot be asked: {error}"), hint);
+        }
     };
     report.ok(&format!("Slack knows the bot: {} in {}", identity.user_id, identity.url))?;
     scopes(&identity, report)?;
