@@ -77,6 +77,13 @@ pub async fn check(ssm: &Ssm) -> Vec<Finding> {
     findings
 }
 
+/// How many managed nodes carry the tag with this value, as heal asks when it checks an alert's role.
+/// The error says why SSM could not be asked.
+pub async fn nodes_tagged(ssm: &Ssm, tag: &str, value: &str) -> Result<usize, String> {
+    let nodes = ssm.nodes(Some((&format!("tag:{tag}"), value))).await;
+    nodes.map(|nodes| nodes.len()).map_err(|fault| fault.why())
+}
+
 /// Well where the call went through, or was refused for the very reason it had to be.
 fn finding(what: &'static str, fault: Option<Fault>, expected: &[&str]) -> Finding {
     match fault {

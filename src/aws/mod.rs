@@ -15,7 +15,7 @@ mod targets;
 mod tests;
 mod watch;
 
-pub use check::{Finding, check};
+pub use check::{Finding, check, nodes_tagged};
 pub use client::Ssm;
 pub use send::Sent;
 pub use targets::Targets;

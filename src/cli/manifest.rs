@@ -14,19 +14,19 @@ pub enum Mode {
     },
 }
 
-/// What each is for; nothing that no call needs.
-const SCOPES: &[&str] = &[
-    "app_mentions:read", // `@heal pause` in threads
-    "channels:history",  // alerts, and those posted while heal was down
-    "channels:read",     // channel names of heal.yaml
-    "chat:write",
-    "commands",
-    "files:write", // output over what a message holds
-    "groups:history",
-    "groups:read",
-    "reactions:write",
-    "usergroups:read", // approvers written as @handle
-    "users:read",      // who is a guest, external or deactivated
+/// The bot token's scopes, each with what heal needs it for; nothing that no call needs.
+pub(super) const SCOPES: &[(&str, &str)] = &[
+    ("app_mentions:read", "`@heal pause` in threads"),
+    ("channels:history", "alerts in public channels, and those posted while heal was down"),
+    ("channels:read", "the names of public channels in slack.channels"),
+    ("chat:write", "declarations, reports and answers"),
+    ("commands", "`/heal`"),
+    ("files:write", "output that is longer than a message"),
+    ("groups:history", "alerts in private channels"),
+    ("groups:read", "the names of private channels in slack.channels"),
+    ("reactions:write", "the reaction on the alert that shows where it stands"),
+    ("usergroups:read", "approvers written as @handle"),
+    ("users:read", "who is a guest, from outside or gone, and so may not approve"),
 ];
 
 /// The manifest as JSON.
@@ -46,6 +46,7 @@ pub fn manifest(mode: &Mode) -> String {
     put(&mut command, "url", url("/slack/commands"));
     put(&mut events, "request_url", url("/slack/events"));
     put(&mut interactivity, "request_url", url("/slack/interactions"));
+    let scopes: Vec<&str> = SCOPES.iter().map(|(scope, _)| *scope).collect();
     let manifest = json!({
         "_metadata": { "major_version": 2 },
         "display_information": {
@@ -57,7 +58,7 @@ pub fn manifest(mode: &Mode) -> String {
             "bot_user": { "display_name": "heal", "always_online": true },
             "slash_commands": [command],
         },
-        "oauth_config": { "scopes": { "bot": SCOPES } },
+        "oauth_config": { "scopes": { "bot": scopes } },
         "settings": {
             "event_subscriptions": events,
             "interactivity": interactivity,

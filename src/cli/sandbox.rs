@@ -43,7 +43,10 @@ pub(super) async fn sandbox(files: &Files, options: Options) -> anyhow::Result<u
     let home = tempfile::Builder::new().prefix("heal-sandbox-").tempdir().context("a temporary folder")?;
     let rules = rules_dir(files, home.path())?;
     let slack = Workspace::start(workspace::Options { limits: true, ..workspace::Options::default() })?;
-    let fleet_options = fleet::Options { step_pause: Duration::from_secs(1), ..fleet::Options::default() };
+    let mut fleet_options =
+        fleet::Options { step_pause: Duration::from_secs(1), ..fleet::Options::default() };
+    // First what everybody knows: a web server.
+    fleet_options.hosts.sort_by_key(|host| host.role() != "web");
     let fleet = Fleet::start(fleet_options).await?;
     let watched = slack.clone();
     let _monitor = Monitor::start(fleet.clone(), monitor::Options::default(), move |message| {
@@ -63,20 +66,22 @@ pub(super) async fn sandbox(files: &Files, options: Options) -> anyhow::Result<u
     let page = page::serve(slack.clone(), Arc::new(fleet.clone()), address)?;
     let config = write_config(home.path())?;
     let mut bot = start_bot(&slack, &fleet, &config, &rules, options.verbose)?;
+    let guard = guard(&bot)?;
     println!("The sandbox is on {}\n", page.url());
     println!("Open it in a browser, stop a service on one of the hosts, and watch #alerts.");
     println!("Rules: {}. Ctrl-C ends it; nothing stays behind.", rules.display());
     std::io::stdout().flush()?;
     let code = tokio::select! {
+        biased;
+        _ = terminate.recv() => 0,
+        _ = interrupt.recv() => 0,
         ended = bot.wait() => {
             eprintln!("error: the bot ended ({})", ended.map_or_else(|error| error.to_string(), |status| status.to_string()));
             eprintln!("hint: `heal sandbox --verbose` shows its log");
             1
         }
-        _ = terminate.recv() => 0,
-        _ = interrupt.recv() => 0,
     };
-    end(bot).await;
+    end(guard, bot).await;
     fleet.stop();
     slack.stop();
     Ok(code)
@@ -143,13 +148,31 @@ fn start_bot(
         .env_remove("HEAL_CONFIG")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
+        // Ctrl-C in a terminal reaches a whole group; the sandbox says itself when the bot stops.
+        .process_group(0)
         .kill_on_drop(true)
         .spawn()
         .context("starting the bot")
 }
 
+/// Ends the bot when the sandbox is killed and can end nothing any more: a shell that waits until
+/// its standard input closes, which the sandbox holds open as long as it lives.
+fn guard(bot: &Child) -> anyhow::Result<Child> {
+    let bot = bot.id().context("the bot ended as soon as it was started")?;
+    Command::new("sh")
+        .args(["-c", "read -r _; kill -s KILL \"$1\"", "heal-sandbox-guard", &bot.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .context("starting the bot's guard")
+}
+
 /// Lets the bot stop by itself, as in production, but not for long.
-async fn end(mut bot: Child) {
+async fn end(mut guard: Child, mut bot: Child) {
+    drop(guard.kill().await);
     if let Some(id) = bot.id() {
         let told = Command::new("kill").arg(id.to_string()).status().await;
         if told.is_ok() && tokio::time::timeout(Duration::from_secs(5), bot.wait()).await.is_ok() {

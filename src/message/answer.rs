@@ -113,21 +113,22 @@ fn listed(mut lines: Vec<Line>, entries: Vec<Line>, more: impl FnOnce(Line) -> L
 
 /// `/heal` and `/heal help`.
 pub fn help() -> Said {
-    let rows: &[(&str, &str)] = &[
+    let pause = Line::new().ours("matching rules do not run; KEY may hold ").code("*");
+    let rows = [
+        ("/heal pause KEY [DURATION] [reason…]", pause.ours(", and ").code("*").ours(" alone is everything")),
+        ("/heal resume KEY", Line::new().ours("ends the pause")),
+        ("/heal status", Line::new().ours("connections, what is open, pauses, what could not be read")),
+        ("/heal rules [TEXT]", Line::new().ours("the rules in force")),
+        ("/heal show KEY", Line::new().ours("all that a rule does")),
+        ("/heal history [KEY]", Line::new().ours("what came of the last remediations")),
         (
-            "/heal pause KEY [DURATION] [reason…]",
-            "matching rules do not run; KEY may hold *, and * alone is everything",
+            "/heal run KEY HOST",
+            Line::new().ours("declares a rule on a host; by stage, somebody else approves it"),
         ),
-        ("/heal resume KEY", "ends the pause"),
-        ("/heal status", "connections, what is open, pauses, what could not be read"),
-        ("/heal rules [TEXT]", "the rules in force"),
-        ("/heal show KEY", "all that a rule does"),
-        ("/heal history [KEY]", "what came of the last remediations"),
-        ("/heal run KEY HOST", "declares a rule on a host; by stage, somebody else approves it"),
-        ("/heal why LINK", "what was decided about an alert message, and why"),
+        ("/heal why LINK", Line::new().ours("what was decided about an alert message, and why")),
     ];
     let mut lines = vec![Line::new().ours("*heal* declares in an alert's thread what it will do, does it through AWS SSM once it may, and reports there.")];
-    lines.extend(rows.iter().map(|(how, what)| Line::new().code(how).ours("  ").plain(what)));
+    lines.extend(rows.into_iter().map(|(how, what)| Line::new().code(how).ours("  ").then(what)));
     lines.push(
         Line::new()
             .ours("A KEY is ")

@@ -10,6 +10,8 @@ mod architecture;
 mod story;
 
 mod binary;
+mod browser;
+mod doctor;
 mod gates;
 mod orders;
 mod people;

@@ -51,8 +51,9 @@ pub fn serve(workspace: Workspace, hosts: Arc<dyn Hosts>, addr: SocketAddr) -> a
     }
     let listener = std::net::TcpListener::bind(addr).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "port {} is taken\nhint: is another sandbox running? Stop it, or choose another port",
-            addr.port()
+            "port {} is taken\nhint: is another sandbox running? Stop it, or choose another port: heal sandbox --port {}",
+            addr.port(),
+            addr.port().wrapping_add(1).max(1024)
         ),
         _ => anyhow::Error::new(error).context(format!("the page cannot listen on {addr}")),
     })?;

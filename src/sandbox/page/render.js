@@ -81,7 +81,8 @@ function codeText(t) {
   return unescape(t.replace(/<((?:https?|mailto):[^|>]+)(?:\|([^>]*))?>/g, (_, url, label) => label || url));
 }
 
-const INLINE = /(`[^`\n]+`)|<([^<>\n]+)>|(?<![\p{L}\p{N}*])\*(?=\S)([^*\n]*[^*\s])\*(?![\p{L}\p{N}])|(?<![\p{L}\p{N}_])_(?=\S)([^_\n]*[^_\s])_(?![\p{L}\p{N}])|(?<![\p{L}\p{N}~])~(?=\S)([^~\n]*[^~\s])~(?![\p{L}\p{N}])/u;
+// A word joiner (U+2060) beside a character makes it no markup: so heal shows what others wrote.
+const INLINE = /(`[^`\n]+`)|<([^<>\n]+)>|(?<![\p{L}\p{N}*])\*(?=[^\s\u2060])([^*\n]*[^*\s])\*(?![\p{L}\p{N}])|(?<![\p{L}\p{N}_])_(?=[^\s\u2060])([^_\n]*[^_\s])_(?![\p{L}\p{N}])|(?<![\p{L}\p{N}~])~(?=[^\s\u2060])([^~\n]*[^~\s])~(?![\p{L}\p{N}])/u;
 
 function inline(text, ctx) {
   const out = [];
