@@ -154,9 +154,10 @@ fn waiting_turns_into_held_when_the_alert_has_become_too_old() {
 
 #[test]
 fn a_person_may_overrule_age_cooldown_and_attempts_and_nothing_else() {
+    type Gate = fn(&Facts) -> Verdict;
     let against = everything_against_it();
     let ordered = Facts { ordered: true, ..everything_against_it() };
-    let gates: [(&str, fn(&Facts) -> Verdict); 8] = [
+    let gates: [(&str, Gate); 8] = [
         ("paused", paused),
         ("stale", stale),
         ("under_way", under_way),
