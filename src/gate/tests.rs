@@ -8,6 +8,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const MAX_AGE: Duration = Duration::from_secs(15 * 60);
 
+type Gate = fn(&Facts) -> Verdict;
+
 fn ago(back: Duration) -> Timestamp {
     NOW.minus(back)
 }
@@ -156,7 +158,7 @@ fn waiting_turns_into_held_when_the_alert_has_become_too_old() {
 fn a_person_may_overrule_age_cooldown_and_attempts_and_nothing_else() {
     let against = everything_against_it();
     let ordered = Facts { ordered: true, ..everything_against_it() };
-    let gates: [(&str, fn(&Facts) -> Verdict); 8] = [
+    let gates: [(&str, Gate); 8] = [
         ("paused", paused),
         ("stale", stale),
         ("under_way", under_way),
@@ -174,7 +176,7 @@ fn a_person_may_overrule_age_cooldown_and_attempts_and_nothing_else() {
 }
 
 /// Asks a group of gates with everything against it, then with each objection taken away in turn.
-fn order_of(judge: fn(&Facts) -> Verdict) -> Vec<String> {
+fn order_of(judge: Gate) -> Vec<String> {
     let mut facts = everything_against_it();
     let mut names = Vec::new();
     loop {
