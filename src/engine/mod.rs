@@ -111,6 +111,21 @@ impl Engine {
         watch.abort();
     }
 
+    /// Looks up who the approvers are, so that the first click need not wait, and says which groups
+    /// do not resolve: nobody of those may approve.
+    pub fn warm(&self) {
+        let engine = self.clone();
+        tokio::spawn(async move {
+            let mut all = engine.config().approvers.clone();
+            all.extend(engine.rules().iter().flat_map(|rule| rule.approvers.iter().cloned()));
+            all.sort();
+            all.dedup();
+            for problem in engine.people().warm(&all).await {
+                tracing::error!("approvers that cannot be looked up may do nothing: {problem}");
+            }
+        });
+    }
+
     fn parts(&self) -> &Parts {
         &self.0.parts
     }
@@ -153,6 +168,11 @@ impl Engine {
     }
 
     fn store_failed(&self, doing: &str, error: &store::Error) {
+        if matches!(error, store::Error::Stopped) {
+            // The bot is ending; what is owed stays owed, and the next start goes on with it.
+            tracing::debug!("{doing} came after the store was closed");
+            return;
+        }
         self.metrics().store_errors.inc();
         tracing::error!(%error, "{doing} failed in the store");
     }

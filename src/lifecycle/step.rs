@@ -304,10 +304,15 @@ fn sending(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts) -
             Ok(end(this, Outcome::Failed, Ending::SendRefused { why: why.clone() }, facts.now))
         }
         Input::SendThrottled { retry_after } => {
-            let mut next = this.clone();
             let until = facts.now.plus(*retry_after);
+            let mut next = this.clone();
             // SSM said no for certain, so this sending did not happen; the next one is the first again.
             next.sent_at = None;
+            let allowed_at = this.approvals.last().map_or(facts.raised_at, |approval| approval.at);
+            if facts.now.since(allowed_at) > facts.max_age {
+                // A late cure answers another outage.
+                return Ok(hold(&next, Reason::Throttled { until }, facts.now));
+            }
             next.state =
                 State::Waiting { reason: Reason::Throttled { until }, since: facts.now, again_at: until };
             Ok(Step { next, effects: vec![Effect::UpdateDeclaration] })

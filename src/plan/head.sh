@@ -75,8 +75,8 @@ heal_ended() { # $1: exit code
 	return "$1"
 }
 : >"$heal_dir/now"
-trap 'rm -rf "$heal_dir"' EXIT
-trap 'heal_unfinished unknown; heal_report terminated; exit 143' TERM INT HUP
 heal_watch </dev/null >/dev/null 2>&1 &
 heal_watcher=$!
+trap 'rm -rf "$heal_dir"' EXIT
+trap 'heal_unfinished unknown; heal_report terminated; exit 143' TERM INT HUP
 ( # the one shell of all steps; what they leave behind holds none of this script's outputs

@@ -13,6 +13,8 @@ mod make;
 mod output;
 mod script;
 mod template;
+#[cfg(test)]
+mod tests;
 
 pub use make::plan;
 pub use output::{ReadOutput, StepRan, read_output};

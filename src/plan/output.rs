@@ -61,7 +61,7 @@ pub fn read_output(plan: &Plan, stdout: &str) -> ReadOutput {
     let mut begun = false;
     for line in lines {
         let bare = line.trim_end_matches(['\n', '\r']);
-        if bare == last && line.ends_with('\n') || bare == last && stdout.ends_with(&last) {
+        if bare == last {
             read.complete = true;
             break;
         }

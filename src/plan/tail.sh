@@ -1,6 +1,6 @@
 ) </dev/null >/dev/null 2>&1
 heal_rc=$? heal_end=done
-kill "$heal_watcher" 2>/dev/null
+kill -9 "$heal_watcher" 2>/dev/null # TERM could come before a new process has dropped our trap, and be lost
 wait "$heal_watcher" 2>/dev/null
 # Still on record as at work: the step ended the shell. With 0 the later steps did not fail and
 # did not run; that is no success.

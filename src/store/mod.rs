@@ -78,10 +78,17 @@ where
     }
 }
 
+/// What the store's thread is asked for.
+enum Asked {
+    Work(Box<dyn Job>),
+    /// Closes the database and says so; what comes after is refused as stopped.
+    Close(oneshot::Sender<()>),
+}
+
 /// A handle on the store; cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    jobs: std::sync::mpsc::Sender<Box<dyn Job>>,
+    jobs: std::sync::mpsc::Sender<Asked>,
     where_: Arc<str>,
 }
 
@@ -143,10 +150,18 @@ impl Store {
     {
         let (reply, answer) = oneshot::channel();
         let job = Typed { work: Some(work), result: None, reply };
-        let sent = self.jobs.send(Box::new(job)).map_err(|_| Error::Stopped);
+        let sent = self.jobs.send(Asked::Work(Box::new(job))).map_err(|_| Error::Stopped);
         async move {
             sent?;
             answer.await.map_err(|_| Error::Stopped)?
+        }
+    }
+    /// Closes the database once all transactions asked for so far are done, whoever still holds a
+    /// handle: the file is whole, and the next heal may open it. Later ones are [`Error::Stopped`].
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.jobs.send(Asked::Close(done)).is_ok() {
+            drop(closed.await);
         }
     }
 }

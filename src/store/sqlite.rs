@@ -9,7 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::sqlite_tx::SqliteTx;
-use super::{Error, Job, Result};
+use super::{Asked, Error, Job, Result};
 
 /// Each entry brings the schema one version up; entries are never edited once released.
 const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql")];
@@ -77,14 +77,26 @@ impl Database {
         Ok(Database { connection })
     }
 
-    /// Runs jobs until the last handle is dropped.
-    pub(super) fn serve(mut self, queue: &Receiver<Box<dyn Job>>) {
+    /// Runs jobs until it is asked to close or the last handle is dropped.
+    pub(super) fn serve(mut self, queue: &Receiver<Asked>) {
         let mut batch: Vec<Box<dyn Job>> = Vec::with_capacity(SHARED);
-        while let Ok(first) = queue.recv() {
-            batch.push(first);
+        let mut closing = None;
+        while closing.is_none() {
+            match queue.recv() {
+                Ok(Asked::Work(first)) => batch.push(first),
+                Ok(Asked::Close(done)) => {
+                    closing = Some(done);
+                    break;
+                }
+                Err(_) => break,
+            }
             while batch.len() < SHARED {
                 match queue.try_recv() {
-                    Ok(next) => batch.push(next),
+                    Ok(Asked::Work(next)) => batch.push(next),
+                    Ok(Asked::Close(done)) => {
+                        closing = Some(done);
+                        break;
+                    }
                     Err(_) => break,
                 }
             }
@@ -98,6 +110,11 @@ impl Database {
         }
         // The log is folded into the file; a failure here costs nothing, the next start does it.
         drop(self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
+        drop(self.connection);
+        if let Some(done) = closing {
+            // Whoever asked may have gone away; it is closed all the same.
+            drop(done.send(()));
+        }
     }
 
     fn commit(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {

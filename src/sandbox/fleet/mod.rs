@@ -27,9 +27,9 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context;
 use tokio::sync::watch;
 
+pub use crate::sandbox::page::{HostAction, HostLine, HostView};
 pub use control::{Call, Fault, Run, Scripted, Sent};
 pub use host::{Host, ProcessState, REDIRECTED};
-pub use panel::{HostAction, HostLine, HostView};
 pub use spec::{Action, AutomationStep, Content, Disk, Document, HostSpec, Options, Parameter};
 
 type Override = Arc<dyn Fn(&Sent) -> Scripted + Send + Sync>;

@@ -5,39 +5,16 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
 use super::Fleet;
 use super::host::{Host, ProcessState};
 use super::spec::{Action, LAG};
+use crate::sandbox::page::{HostAction, HostLine, HostView, Hosts};
 
 /// A heartbeat is once a second; silent for this long, a service is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
-
-/// A host for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostView {
-    pub name: String,
-    pub instance_id: String,
-    pub role: String,
-    pub address: String,
-    pub online: bool,
-    pub lines: Vec<HostLine>,
-    pub actions: Vec<HostAction>,
-}
-
-/// One thing on a host, and whether it is well.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostLine {
-    pub label: String,
-    pub ok: bool,
-    pub detail: String,
-}
-
-/// A button.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostAction {
-    pub id: String,
-    pub label: String,
-}
 
 impl Fleet {
     /// The hosts as they are now.
@@ -55,6 +32,21 @@ impl Fleet {
         let possible = Action::all_of(&known.spec).into_iter().find(|possible| possible.id() == action);
         let action = possible.with_context(|| format!("{action} cannot be done to {host}"))?;
         self.break_it(host, &action).await
+    }
+}
+
+impl Hosts for Fleet {
+    fn hosts(&self) -> Vec<HostView> {
+        Fleet::hosts(self)
+    }
+
+    fn act(&self, host: &str, action: &str) -> BoxFuture<'_, anyhow::Result<()>> {
+        let (host, action) = (host.to_owned(), action.to_owned());
+        Box::pin(async move { Fleet::act(self, &host, &action).await })
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        Fleet::changed(self)
     }
 }
 

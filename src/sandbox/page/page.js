@@ -1,4 +1,9 @@
 // The page: keeps one picture of the workspace and redraws what changed in it.
+//
+// Stable data-testid attributes, for tests: connection, banner, channel-NAME, act-as, hint, host-NAME
+// (data-state well|ill), break-HOST-ACTION, messages > message, thread > thread-message, ephemeral,
+// button-TEXT (lower case, joined by -), menu-ACTION, reaction-NAME, replies, reply, copy-link, file-NAME,
+// composer, send, thread-composer, thread-send, thread-close, dialog, dialog-confirm, dialog-deny, toast.
 import { attachment, blocks, el, emojiOf, file, icon, loadEmoji, mrkdwn, unescape } from './render.js';
 
 const $ = (id) => document.getElementById(id);
@@ -32,16 +37,22 @@ let again = false;
 async function look() {
   if (looking) { again = true; return; }
   looking = true;
-  try {
-    const asked = new URLSearchParams({ as: view.as, channel: view.channel, thread: view.thread });
-    const raw = await (await fetch(`/state?${asked}`)).text();
-    // An answer to an earlier question (another channel, another user) is not drawn.
-    if (asked.toString() === new URLSearchParams({ as: view.as, channel: view.channel, thread: view.thread }).toString() && raw !== view.raw) {
-      view.raw = raw;
+  const asked = new URLSearchParams({ as: view.as, channel: view.channel, thread: view.thread }).toString();
+  const raw = await fetch(`/state?${asked}`).then((answer) => answer.text(), () => undefined);
+  const current = asked === new URLSearchParams({ as: view.as, channel: view.channel, thread: view.thread }).toString();
+  if (raw === undefined) offline();
+  // An answer to an earlier question (another channel, another user) is not drawn.
+  else if (!current) again = true;
+  else if (raw !== view.raw) {
+    view.raw = raw;
+    try {
       view.state = JSON.parse(raw);
       draw();
-    } else if (raw !== view.raw) again = true;
-  } catch { offline(); }
+    } catch (error) {
+      console.error(error);
+      toast(`The page could not draw that: ${error.message}`);
+    }
+  }
   setTimeout(() => { looking = false; if (again) { again = false; look(); } }, 60);
 }
 
@@ -187,10 +198,10 @@ function fill(list, messages, testid) {
       const label = its === new Date().toDateString() ? 'Today' : dateOf(m.ts).toLocaleDateString('en-GB', { weekday: 'long', day: 'numeric', month: 'long' });
       wanted.push(old.get(its) || Object.assign(el('div', { class: 'day', 'data-key': its }, label)));
     }
-    const picture = JSON.stringify(m) + view.as + (m.ts === view.thread && !$('thread').hidden);
+    const picture = JSON.stringify(m) + (m.reactions ? view.as : '') + (m.ts === view.thread && !$('thread').hidden);
     let node = old.get(m.ts);
     if (!node || node.picture !== picture) {
-      const fresh = message(m, testid);
+      const fresh = drawn(m, testid);
       fresh.picture = picture;
       if (node && node.contains(document.activeElement)) {
         const id = document.activeElement.dataset.testid;
@@ -221,6 +232,17 @@ function stick(list) {
 const member = () => view.state.channels.find((c) => c.id === view.channel)?.is_member;
 const place = (list) => (list.id === 'messages' ? view.channel : `${view.channel} ${view.thread}`);
 
+/** A message that has an alien shape is shown as what it is; it must not take the others down. */
+function drawn(m, testid) {
+  try {
+    return message(m, testid);
+  } catch (error) {
+    console.warn('a message cannot be drawn', error, m);
+    return el('article', { class: 'msg', testid, 'data-key': m.ts, 'data-ts': m.ts },
+      avatar({ name: '?' }), el('div', { class: 'body' }, el('div', { class: 'note' }, 'A message of an unknown shape'), el('pre', {}, JSON.stringify(m, null, 1))));
+  }
+}
+
 function message(m, testid) {
   const who = author(m);
   const mine = { ...ctx, press: (element, option, node) => press(m, element, option, node) };
@@ -228,7 +250,7 @@ function message(m, testid) {
   const blocksShown = m.blocks?.length ? blocks(m.blocks, mine) : undefined;
   const replies = testid === 'message' && m.reply_count > 0;
   const body = el('div', { class: 'body' },
-    !blocksShown && m.text && el('div', {}, mrkdwn(m.text, mine), edited), blocksShown, blocksShown && edited,
+    !blocksShown && m.text && el('div', { class: 'said' }, mrkdwn(m.text, mine), edited), blocksShown, blocksShown && edited,
     (m.attachments || []).map((a) => attachment(a, mine)),
     (m.files || []).map((f) => file(f)),
     m.reactions && el('div', { class: 'pills' }, m.reactions.map((r) => el('button', {

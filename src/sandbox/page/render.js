@@ -183,7 +183,7 @@ const image = (b) => el('span', { class: 'badge' }, b.alt_text || 'image');
 function element(e, ctx) {
   if (e.type === 'button') {
     const label = withEmoji(e.text?.text ?? '');
-    if (e.url) return el('a', { class: 'btn', href: e.url, target: '_blank', rel: 'noopener noreferrer' }, label);
+    if (/^https?:/.test(e.url || '')) return el('a', { class: 'btn', href: e.url, target: '_blank', rel: 'noopener noreferrer' }, label);
     return el('button', {
       type: 'button', class: `btn ${e.style || ''}`, testid: `button-${slug(e.text?.text ?? '')}`,
       'aria-label': e.accessibility_label,
@@ -212,7 +212,7 @@ function rich(e, ctx) {
 function piece(p, ctx) {
   const node = (() => {
     switch (p.type) {
-      // What is typed into the page's composer is stored as one text, so mentions are found here.
+      // What is typed into the composer is stored as one text, so its markup is read here.
       case 'text': return p.style?.code ? el('code', {}, p.text) : el('span', {}, typed(p.text, ctx));
       case 'link': return link(p.url, p.text, ctx);
       case 'emoji': return el('span', {}, emojiOf(p.name));
@@ -229,11 +229,9 @@ function piece(p, ctx) {
 }
 
 function typed(text, ctx) {
-  return text.split(/(<@[A-Z0-9]+>|https?:\/\/\S+)/).map((part) => {
-    const user = /^<@([A-Z0-9]+)>$/.exec(part);
-    if (user) return el('span', { class: 'mention' }, '@' + (ctx.userName(user[1]) || user[1]));
-    return /^https?:/.test(part) ? link(part, undefined, ctx) : withEmoji(part);
-  });
+  const marked = text.replaceAll('&', '&amp;').replace(/<(?!@[A-Z0-9]+>)/g, '&lt;').replace(/(?<!<@[A-Z0-9]+)>/g, '&gt;')
+    .replace(/https?:\/\/[^\s<>`]+/g, (url) => `<${url}>`);
+  return mrkdwn(marked, ctx);
 }
 
 // ---- Attachments and files ----------------------------------------------------------------------
@@ -248,7 +246,7 @@ export function attachment(a, ctx) {
     a.fields && el('div', { class: 'fields' }, a.fields.map((f) => el('div', {}, el('b', {}, unescape(f.title ?? '')), el('div', {}, mrkdwn(f.value, ctx))))),
     a.blocks && blocks(a.blocks, ctx),
     !title && !a.text && !a.blocks && !a.fields && !a.pretext && el('div', {}, mrkdwn(a.fallback, ctx)),
-    a.actions && el('div', { class: 'actions' }, a.actions.map((x) => x.url && el('a', { class: 'btn', href: x.url, target: '_blank', rel: 'noopener noreferrer' }, x.text))),
+    a.actions && el('div', { class: 'actions' }, a.actions.map((x) => /^https?:/.test(x.url || '') && el('a', { class: 'btn', href: x.url, target: '_blank', rel: 'noopener noreferrer' }, withEmoji(unescape(String(x.text ?? '')))))),
     a.footer && el('div', { class: 'footer' }, a.footer));
   if (/^[0-9a-f]{3,8}$/i.test(a.color || '')) box.style.setProperty('--bar', '#' + a.color);
   return box;

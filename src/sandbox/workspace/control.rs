@@ -133,7 +133,8 @@ impl Workspace {
         self.shared.read(f)
     }
 
-    /// Awaits a condition over the state.
+    /// Awaits a condition over the state. It is looked at after changes, under the workspace's lock: a
+    /// cheap one keeps a busy workspace fast.
     pub async fn wait_until(
         &self,
         bound: Duration,
@@ -184,7 +185,8 @@ impl Workspace {
         self.shared.cut_sockets();
     }
 
-    /// Closes every new TCP connection at once, for so long.
+    /// Answers nothing for so long: new connections are closed at once, open ones at their next request.
+    /// Sockets stay; see [`Workspace::cut_sockets`].
     pub fn refuse_connections_for(&self, time: Duration) {
         *self.shared.refusing_until.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Instant::now() + time);

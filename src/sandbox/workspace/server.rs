@@ -42,8 +42,7 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
             Some(_) = serving.join_next() => continue,
         };
         let Ok((stream, _)) = accepted else { continue };
-        let refusing = *shared.refusing_until.lock().unwrap_or_else(PoisonError::into_inner);
-        if refusing.is_some_and(|until| Instant::now() < until) {
+        if refusing(&shared) {
             continue;
         }
         // Answers are small and latency is what gets measured here.
@@ -63,8 +62,17 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
+/// Whether a test has ordered an outage that still lasts.
+fn refusing(shared: &Shared) -> bool {
+    let until = *shared.refusing_until.lock().unwrap_or_else(PoisonError::into_inner);
+    until.is_some_and(|until| Instant::now() < until)
+}
+
 /// One request. An error closes the connection without an answer.
 async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response, io::Error> {
+    if refusing(&shared) {
+        return Err(io::Error::other("refused"));
+    }
     let (mut parts, body) = request.into_parts();
     if from_a_browser(&shared, &parts.headers) {
         return Ok((StatusCode::FORBIDDEN, "this is no page").into_response());

@@ -200,3 +200,13 @@ async fn a_reply_to_a_message_that_is_gone_lands_at_the_top_level() {
     assert_eq!((&lost["ok"], lost["message"].get("thread_ts")), (&json!(true), None));
     assert_eq!(workspace.messages("alerts").len(), 1);
 }
+
+#[tokio::test]
+async fn an_outage_refuses_and_ends() {
+    let workspace = Workspace::start(Options::default()).unwrap();
+    let bot = Robot::new(&workspace);
+    workspace.refuse_connections_for(Duration::from_secs(60));
+    assert!(bot.try_call("auth.test", "xoxb-sandbox-bot", json!({})).await.is_none());
+    workspace.refuse_connections_for(Duration::ZERO);
+    assert_eq!(bot.call("auth.test", json!({})).await["bot_id"], "B0HEAL");
+}
