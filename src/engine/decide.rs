@@ -145,7 +145,14 @@ pub(super) fn apply(
         Input::TargetResolved(Ok((target, _))) => Some(target.instance_id.clone()),
         _ => None,
     };
-    let facts = facts(tx, ground, &before, row, instance.as_deref())?;
+    let mut facts = facts(tx, ground, &before, row, instance.as_deref())?;
+    if let (Trigger::Again { of, .. }, Input::TargetResolved(Ok((target, plan)))) = (&before.trigger, input) {
+        let seen = |earlier: &Remediation| {
+            let node = earlier.target.as_ref().map(|target| &target.instance_id);
+            earlier.plan.as_ref() == Some(plan) && node == Some(&target.instance_id)
+        };
+        facts.rule_changed = tx.remediation(of)?.is_none_or(|(earlier, _)| !seen(&earlier));
+    }
     let step = match lifecycle::step(&before, input, &facts) {
         Ok(step) => step,
         Err(refused) => {

@@ -150,8 +150,8 @@ pub struct Facts {
     /// Instances of the role between sending and the host's answer.
     pub role_running: u32,
     pub at_once: u32,
-    /// The rule in force makes another plan than the declared one, or is gone. At the opening of a
-    /// `Run again`: than the one whose button was pressed.
+    /// The rule in force makes another plan than the declared one, or is gone. Before a `Run again` has
+    /// its own plan: than the declaration whose button was pressed, or for another node.
     pub rule_changed: bool,
     /// A person ordered it: cooldown, attempts and the alert's age are that person's to judge.
     pub ordered: bool,

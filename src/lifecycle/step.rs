@@ -21,8 +21,8 @@ type Outcomes = Result<Step, Refused>;
 
 /// Opens a remediation: its first state, and what is owed at once.
 ///
-/// Pressing `Run again` approves what the earlier declaration showed. Where the rule in force makes
-/// something else (`facts.rule_changed`), nobody has seen that yet, and it is no approval.
+/// Pressing `Run again` approves what the earlier declaration showed. Where it would be something
+/// else now (`facts.rule_changed`), nobody has seen that yet, and it is no approval.
 pub fn open(mut new: Remediation, facts: &Facts) -> Step {
     if let Trigger::Again { user, .. } = &new.trigger
         && !facts.rule_changed
@@ -62,6 +62,10 @@ fn resolving(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts)
                 let mut next = this.clone();
                 next.target = Some(target.clone());
                 next.plan = Some(plan.clone());
+                if facts.rule_changed {
+                    // The presser of `Run again` saw another plan, or one for another node.
+                    next.approvals.clear();
+                }
                 if facts.resolved_at.is_some() {
                     return Ok(end(&next, Outcome::Cancelled, Ending::ResolvedItself, facts.now));
                 }
