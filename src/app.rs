@@ -57,6 +57,9 @@ pub struct Settings {
     pub secrets: Secrets,
     /// `SLACK_API_URL`
     pub slack_api_url: Option<String>,
+    /// An SSM on this machine in place of AWS; see [`Ssm::on_loopback`]. `None` everywhere but in tests:
+    /// environment variables, as `heal sandbox` sets them, belong to the whole process.
+    pub ssm_endpoint: Option<String>,
     pub clock: Clock,
 }
 
@@ -95,6 +98,7 @@ pub struct Running {
     /// Ends when the bot cannot go on.
     main: JoinHandle<anyhow::Result<()>>,
     web: JoinHandle<()>,
+    store: Store,
 }
 
 impl Running {
@@ -114,6 +118,8 @@ impl Running {
             self.main.abort();
         }
         self.web.abort();
+        // What is still held by a task on its way, or by a connection kept alive, must not hold the file.
+        self.store.close().await;
     }
 }
 
@@ -148,7 +154,10 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
     let options = slack::Options { api_url: settings.slack_api_url.clone(), ..slack::Options::default() };
     let client =
         slack::Client::new(&bot_token, &options).map_err(|why| anyhow::anyhow!("SLACK_API_URL: {why}"))?;
-    let ssm = Ssm::connect(settings.config.aws.region.as_deref()).await?;
+    let ssm = match &settings.ssm_endpoint {
+        Some(url) => Ssm::on_loopback(url).await?,
+        None => Ssm::connect(settings.config.aws.region.as_deref()).await?,
+    };
     let address = settings.config.listen;
     let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}\nhint: is another heal running? set listen: in heal.yaml")
@@ -176,9 +185,9 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
         }
     });
     let listening = Listening { client: client.clone(), status_writer, deliveries_writer, counters };
-    let main = Main { settings, store, client, ssm, metrics, progress, status, stopping };
+    let main = Main { settings, store: store.clone(), client, ssm, metrics, progress, status, stopping };
     let main = tokio::spawn(main.run(listening, deliveries));
-    Ok(Running { listen, shutdown, main, web })
+    Ok(Running { listen, shutdown, main, web, store })
 }
 
 fn probes(

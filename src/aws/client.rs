@@ -27,7 +27,7 @@ pub struct Ssm {
     pub(super) timing: Timing,
 }
 
-/// How patiently an unclear sending is looked up, and the agents are asked. Tests shorten it.
+/// How patiently an unclear sending is looked up, and the agents are asked. Shorter on loopback.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {
     /// Pauses before each look for a command whose answer was lost; about 15 seconds in all.
@@ -89,9 +89,11 @@ impl Ssm {
         }
     }
 
-    /// Against a server of a test on loopback.
-    #[cfg(test)]
-    pub(super) async fn at(endpoint: &str) -> Ssm {
+    /// An emulator on this machine, with keys of its own: nothing is read from the environment, and
+    /// nothing leaves the machine. Fails for any other host than 127.0.0.1.
+    pub async fn on_loopback(endpoint: &str) -> anyhow::Result<Ssm> {
+        let local = url::Url::parse(endpoint).is_ok_and(|url| url.host_str() == Some("127.0.0.1"));
+        anyhow::ensure!(local, "{endpoint} is not on 127.0.0.1");
         let keys = aws_sdk_ssm::config::Credentials::new("AKIATEST", "secret", None, None, "test");
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(Duration::from_secs(1))
@@ -108,6 +110,6 @@ impl Ssm {
         let mut ssm = Ssm::of(&shared);
         ssm.timing =
             Timing { look_ups: [20; 5].map(Duration::from_millis), unsent: Duration::from_millis(20) };
-        ssm
+        Ok(ssm)
     }
 }

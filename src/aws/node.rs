@@ -3,8 +3,6 @@
 //! Known of a node are its id, its computer name and its address (`DescribeInstanceInformation`; the
 //! `Name` tag of EC2 is not among them). Names are compared without case, trailing dot and port.
 
-#![expect(clippy::result_large_err, reason = "an unusable target is told whole, and seldom")]
-
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -40,7 +40,7 @@ where
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(handler)).await });
-    (Ssm::at(&format!("http://{address}")).await, calls)
+    (Ssm::on_loopback(&format!("http://{address}")).await.unwrap(), calls)
 }
 
 fn count(calls: &Calls, name: &str) -> usize {
@@ -136,7 +136,7 @@ async fn a_no_is_a_no_and_a_later_is_a_later() {
         assert_eq!(count(&calls, "SendCommand"), 1, "{code}");
     }
     // Nobody listens there: nothing was sent, and it may be later.
-    let ssm = Ssm::at("http://127.0.0.1:9").await;
+    let ssm = Ssm::on_loopback("http://127.0.0.1:9").await.unwrap();
     assert!(matches!(ssm.send(&shell(), &target(), &run()).await, Sent::Throttled { .. }));
 }
 

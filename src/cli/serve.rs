@@ -27,6 +27,7 @@ pub(super) async fn serve(files: &Files) -> anyhow::Result<u8> {
         rules,
         secrets: Secrets::from_env(),
         slack_api_url: std::env::var("SLACK_API_URL").ok().filter(|url| !url.is_empty()),
+        ssm_endpoint: None,
         clock: Clock::default(),
     };
     let missing = settings.problems();

@@ -145,8 +145,17 @@ impl Engine {
         }
     }
 
+    /// The rule of this key, or the one that would answer an alert of this `ROLE:ALERT`; the answer
+    /// with what may have been meant where there is none.
     fn known_rule(&self, written: &str) -> Result<std::sync::Arc<Rule>, Said> {
         let rules = self.rules();
+        let answers = |key: RuleKey| {
+            let exact = rules.get(&key).cloned();
+            exact.or_else(|| rules.find(&key.role, &key.alert, &BTreeMap::new()).cloned())
+        };
+        if let Some(rule) = key_of(written).and_then(answers) {
+            return Ok(rule);
+        }
         let keys = || rules.iter().map(|rule| rule.key.to_string()).collect();
         let slip = |slip: command::Slip| Said { text: slip.text, blocks: Vec::new() };
         let key = command::known_key(written, keys).map_err(slip)?;
@@ -276,7 +285,7 @@ impl Engine {
                 return Ok(Some(answer::nobody_else(&rule.key.to_string())));
             }
         }
-        let alert = ordered_alert(&rule, host);
+        let alert = ordered_alert(&rule, key, host);
         let found = self.parts().targets.resolve(&alert).await;
         if let Err(unusable) = &found {
             let reason = Reason::Unusable { unusable: unusable.clone() };
@@ -435,12 +444,14 @@ fn count_matches(rules: &RuleSet, pattern: &str) -> usize {
         .count()
 }
 
-/// What stands in for the alert where a person asks: the rule's own names, and the host.
-fn ordered_alert(rule: &Rule, host: &str) -> Alert {
-    let role = Some(rule.key.role.clone()).filter(|role| !role.contains('*'));
+/// What stands in for the alert where a person asks: the names as asked for, and the host.
+fn ordered_alert(rule: &Rule, key: &str, host: &str) -> Alert {
+    let asked = key_of(key).filter(|key| rule.key.matches(&key.role, &key.alert));
+    let RuleKey { role, alert } = asked.unwrap_or_else(|| rule.key.clone());
+    let role = Some(role).filter(|role| !role.contains('*'));
     let is_id = host.starts_with("i-") || host.starts_with("mi-");
     Alert {
-        name: rule.key.alert.clone(),
+        name: alert,
         status: Status::Firing,
         role,
         host: Some(host.to_owned()),

@@ -85,7 +85,12 @@ pub(super) fn open(
         state: State::Resolving { until: ground.now },
     };
     let id = new.id.clone();
-    let facts = facts(tx, ground, &new, opening.row, None)?;
+    let mut facts = facts(tx, ground, &new, opening.row, None)?;
+    if let Trigger::Again { of, .. } = &new.trigger {
+        // What the presser saw is the earlier declaration.
+        facts.rule_changed =
+            tx.remediation(of)?.is_none_or(|(earlier, _)| rule_changed(&ground.rules, &earlier));
+    }
     let mut step = lifecycle::open(new, &facts);
     let inline = opening.target.filter(|_| step.effects == [Effect::Resolve]);
     if inline.is_some() {

@@ -15,6 +15,8 @@ mod react;
 mod receive;
 mod resume;
 mod send;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod watch;
 
@@ -166,6 +168,11 @@ impl Engine {
     }
 
     fn store_failed(&self, doing: &str, error: &store::Error) {
+        if matches!(error, store::Error::Stopped) {
+            // The bot is ending; what is owed stays owed, and the next start goes on with it.
+            tracing::debug!("{doing} came after the store was closed");
+            return;
+        }
         self.metrics().store_errors.inc();
         tracing::error!(%error, "{doing} failed in the store");
     }

@@ -3,6 +3,9 @@
 //! Gates look at [`Facts`], which the store reads in the transaction that decides, so two alerts
 //! two seconds apart cannot both pass on the same count.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -147,7 +150,8 @@ pub struct Facts {
     /// Instances of the role between sending and the host's answer.
     pub role_running: u32,
     pub at_once: u32,
-    /// The rule in force makes another plan than the declared one, or is gone.
+    /// The rule in force makes another plan than the declared one, or is gone. At the opening of a
+    /// `Run again`: than the one whose button was pressed.
     pub rule_changed: bool,
     /// A person ordered it: cooldown, attempts and the alert's age are that person's to judge.
     pub ordered: bool,

@@ -20,8 +20,13 @@ const LOOK_AGAIN: Duration = Duration::from_secs(15);
 type Outcomes = Result<Step, Refused>;
 
 /// Opens a remediation: its first state, and what is owed at once.
+///
+/// Pressing `Run again` approves what the earlier declaration showed. Where the rule in force makes
+/// something else (`facts.rule_changed`), nobody has seen that yet, and it is no approval.
 pub fn open(mut new: Remediation, facts: &Facts) -> Step {
-    if let Trigger::Again { user, .. } = &new.trigger {
+    if let Trigger::Again { user, .. } = &new.trigger
+        && !facts.rule_changed
+    {
         new.approvals.push(Approval { user: user.clone(), at: facts.now });
     }
     new.state = State::Resolving { until: facts.now.plus(RESOLVE_WITHIN) };
@@ -63,7 +68,8 @@ fn resolving(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts)
                 match gate::before_declaring(facts) {
                     Verdict::Hold(reason) | Verdict::Wait(reason) => Ok(hold(&next, reason, facts.now)),
                     Verdict::Go => {
-                        next.state = State::Declaring { until: facts.now.plus(facts.max_age) };
+                        // A declaration that Slack takes later than this would declare a cure for an old alert.
+                        next.state = State::Declaring { until: facts.raised_at.plus(facts.max_age) };
                         Ok(Step { next, effects: vec![Effect::Declare, Effect::React] })
                     }
                 }
@@ -112,7 +118,9 @@ fn declaring(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts)
                     next.state = State::Observed { at: facts.now };
                     Ok(Step { next, effects: vec![Effect::React] })
                 }
-                (Stage::Auto, Trigger::Again { .. }) => Ok(try_to_send(next, facts)),
+                (Stage::Auto, Trigger::Again { .. }) if !next.approvals.is_empty() => {
+                    Ok(try_to_send(next, facts))
+                }
                 (Stage::Auto, _) if next.policy.grace.is_zero() => Ok(try_to_send(next, facts)),
                 (Stage::Auto, _) => {
                     next.state = State::Counting { until: facts.now.plus(next.policy.grace) };
@@ -132,6 +140,11 @@ fn declaring(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts)
             ended.effects.clear(); // Slack took nothing in that channel; there is nowhere to say it.
             Ok(ended)
         }
+        // Slack shows the message before its answer reaches us, and what makes it safer is never too early.
+        Input::Held { user } => Ok(hold(this, Reason::HeldBy { user: user.clone() }, facts.now)),
+        Input::Rejected { user } => {
+            Ok(end(this, Outcome::Rejected, Ending::RejectedBy { user: user.clone() }, facts.now))
+        }
         Input::Woken => {
             if let Some(stopped) = stopped(this, facts) {
                 return Ok(stopped);
@@ -144,8 +157,6 @@ fn declaring(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts)
         }
         Input::TargetResolved(_)
         | Input::Approved { .. }
-        | Input::Rejected { .. }
-        | Input::Held { .. }
         | Input::SendAccepted { .. }
         | Input::SendRefused { .. }
         | Input::SendThrottled { .. }
@@ -243,6 +254,11 @@ fn waiting(this: &Remediation, since: Timestamp, input: &Input, facts: &Facts) -
             if let Some(stopped) = stopped(this, facts) {
                 return Ok(stopped);
             }
+            // Something else may wake it early, and SSM's "come back later" still holds.
+            if matches!(&this.state, State::Waiting { reason: Reason::Throttled { until }, .. } if facts.now < *until)
+            {
+                return Err(Refused::Nothing);
+            }
             let mut stepped = try_to_send(this.clone(), facts);
             if let State::Waiting { since: began, .. } = &mut stepped.next.state {
                 *began = since;
@@ -288,10 +304,15 @@ fn sending(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts) -
             Ok(end(this, Outcome::Failed, Ending::SendRefused { why: why.clone() }, facts.now))
         }
         Input::SendThrottled { retry_after } => {
-            let mut next = this.clone();
             let until = facts.now.plus(*retry_after);
+            let mut next = this.clone();
             // SSM said no for certain, so this sending did not happen; the next one is the first again.
             next.sent_at = None;
+            let allowed_at = this.approvals.last().map_or(facts.raised_at, |approval| approval.at);
+            if facts.now.since(allowed_at) > facts.max_age {
+                // A late cure answers another outage.
+                return Ok(hold(&next, Reason::Throttled { until }, facts.now));
+            }
             next.state =
                 State::Waiting { reason: Reason::Throttled { until }, since: facts.now, again_at: until };
             Ok(Step { next, effects: vec![Effect::UpdateDeclaration] })

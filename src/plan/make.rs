@@ -2,8 +2,6 @@
 //!
 //! What cannot be carried safely is refused, never mended: the declaration shows exactly what runs.
 
-#![expect(clippy::result_large_err, reason = "an unusable target is told whole, and seldom")]
-
 use std::collections::BTreeMap;
 
 use super::template::render;

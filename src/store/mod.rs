@@ -78,10 +78,17 @@ where
     }
 }
 
+/// What the store's thread is asked for.
+enum Asked {
+    Work(Box<dyn Job>),
+    /// Closes the database and says so; what comes after is refused as stopped.
+    Close(oneshot::Sender<()>),
+}
+
 /// A handle on the store; cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    jobs: std::sync::mpsc::Sender<Box<dyn Job>>,
+    jobs: std::sync::mpsc::Sender<Asked>,
     where_: Arc<str>,
 }
 
@@ -120,13 +127,16 @@ impl Store {
     /// Opens (makes, where missing) the database, brings its schema up to date and starts its thread.
     pub fn open(location: &Location) -> Result<Store> {
         let Location::Sqlite(path) = location;
-        let database = sqlite::Database::open(path)?;
+        Store::serve(sqlite::Database::open(path)?, &path.display().to_string())
+    }
+
+    fn serve(database: sqlite::Database, name: &str) -> Result<Store> {
         let (jobs, queue) = std::sync::mpsc::channel();
         std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || database.serve(&queue))
             .map_err(|error| Error::Database(error.to_string()))?;
-        Ok(Store { jobs, where_: path.display().to_string().into() })
+        Ok(Store { jobs, where_: name.into() })
     }
 
     /// Runs `work` in a transaction and returns once it is durable.
@@ -140,10 +150,18 @@ impl Store {
     {
         let (reply, answer) = oneshot::channel();
         let job = Typed { work: Some(work), result: None, reply };
-        let sent = self.jobs.send(Box::new(job)).map_err(|_| Error::Stopped);
+        let sent = self.jobs.send(Asked::Work(Box::new(job))).map_err(|_| Error::Stopped);
         async move {
             sent?;
             answer.await.map_err(|_| Error::Stopped)?
+        }
+    }
+    /// Closes the database once all transactions asked for so far are done, whoever still holds a
+    /// handle: the file is whole, and the next heal may open it. Later ones are [`Error::Stopped`].
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.jobs.send(Asked::Close(done)).is_ok() {
+            drop(closed.await);
         }
     }
 }

@@ -1,13 +1,15 @@
 //! SQLite: one connection on one thread, write-ahead log, every commit on disk before it counts
 //! (`synchronous=FULL`), migrations by `user_version`.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
 use super::sqlite_tx::SqliteTx;
-use super::{Error, Job, Result};
+use super::{Asked, Error, Job, Result};
 
 /// Each entry brings the schema one version up; entries are never edited once released.
 const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql")];
@@ -15,8 +17,11 @@ const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql")];
 /// Transactions that may share a commit. More would let the first wait too long for its answer.
 const SHARED: usize = 256;
 
+/// How long a start waits for the file: the one it takes over from may still be folding its log.
+const TAKE_OVER: Duration = Duration::from_secs(2);
+
 pub(super) struct Database {
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 impl From<rusqlite::Error> for Error {
@@ -34,40 +39,64 @@ impl From<rusqlite::Error> for Error {
 impl Database {
     pub(super) fn open(path: &Path) -> Result<Database> {
         let shown = path.display();
-        let mut connection = Connection::open(path)
-            .map_err(|error| Error::Database(format!("{shown} cannot be opened: {error}")))?;
-        connection.set_prepared_statement_cache_capacity(64);
-        // One heal per file: the lock is held for the life of the connection, so a second process
-        // is refused at its start and not at its first write.
-        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-        let in_use = |error: rusqlite::Error| match Error::from(error) {
-            Error::InUse(why) => {
-                Error::InUse(format!("{shown} ({why}); stop the other heal, or give this one its own store"))
-            }
+        let told = |error: rusqlite::Error| match Error::from(error) {
+            Error::InUse(why) => Error::InUse(format!(
+                "{shown} ({why}); hint: stop the other heal, or give this one its own store"
+            )),
             Error::Database(why) => Error::Database(format!("{shown}: {why}")),
             other => other,
         };
-        connection.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(())).map_err(in_use)?;
-        connection.pragma_update(None, "synchronous", "FULL").map_err(in_use)?;
-        connection.pragma_update(None, "foreign_keys", "ON").map_err(in_use)?;
-        connection.pragma_update(None, "cache_size", -4000).map_err(in_use)?;
+        // A path is a path: neither `file:…?mode=memory` nor anything else in it is a setting.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(path, flags).map_err(|error| {
+            Error::Database(format!(
+                "{shown} cannot be opened: {error}; hint: its folder must exist, and heal must be allowed to write there"
+            ))
+        })?;
+        connection.busy_timeout(TAKE_OVER).map_err(told)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        // One heal per file: the lock is held for the life of the connection, so a second process
+        // is refused at its start and not at its first write. Set before the log's first use, it
+        // also keeps the log's index in memory, so no shared memory is asked of the file system.
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(told)?;
+        let journal: String =
+            connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)).map_err(told)?;
+        if journal != "wal" {
+            // `:memory:` and its like forget; heal does not.
+            return Err(Error::Database(format!("{shown} keeps no write-ahead log ({journal})")));
+        }
+        connection.pragma_update(None, "synchronous", "FULL").map_err(told)?;
+        connection.pragma_update(None, "foreign_keys", "ON").map_err(told)?;
+        connection.pragma_update(None, "cache_size", -4000).map_err(told)?;
         migrate(&mut connection, path).map_err(|error| match error {
-            Error::InUse(why) => {
-                Error::InUse(format!("{shown} ({why}); stop the other heal, or give this one its own store"))
-            }
-            other => other,
+            Failed::Sqlite(error) => told(error),
+            Failed::Newer(error) => error,
         })?;
         Ok(Database { connection })
     }
 
-    /// Runs jobs until the last handle is dropped.
-    pub(super) fn serve(mut self, queue: &Receiver<Box<dyn Job>>) {
+    /// Runs jobs until it is asked to close or the last handle is dropped.
+    pub(super) fn serve(mut self, queue: &Receiver<Asked>) {
         let mut batch: Vec<Box<dyn Job>> = Vec::with_capacity(SHARED);
-        while let Ok(first) = queue.recv() {
-            batch.push(first);
+        let mut closing = None;
+        while closing.is_none() {
+            match queue.recv() {
+                Ok(Asked::Work(first)) => batch.push(first),
+                Ok(Asked::Close(done)) => {
+                    closing = Some(done);
+                    break;
+                }
+                Err(_) => break,
+            }
             while batch.len() < SHARED {
                 match queue.try_recv() {
-                    Ok(next) => batch.push(next),
+                    Ok(Asked::Work(next)) => batch.push(next),
+                    Ok(Asked::Close(done)) => {
+                        closing = Some(done);
+                        break;
+                    }
                     Err(_) => break,
                 }
             }
@@ -81,6 +110,11 @@ impl Database {
         }
         // The log is folded into the file; a failure here costs nothing, the next start does it.
         drop(self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
+        drop(self.connection);
+        if let Some(done) = closing {
+            // Whoever asked may have gone away; it is closed all the same.
+            let _ = done.send(());
+        }
     }
 
     fn commit(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
@@ -88,14 +122,14 @@ impl Database {
             self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         if let [only] = batch {
             // Alone, a job needs no savepoint of its own.
-            if !only.run(&mut SqliteTx::new(&transaction)) {
+            if !run(only, &transaction) {
                 transaction.rollback()?;
                 return Ok(());
             }
         } else {
             for job in batch {
                 let mut savepoint = transaction.savepoint()?;
-                if job.run(&mut SqliteTx::new(&savepoint)) {
+                if run(job, &savepoint) {
                     savepoint.commit()?;
                 } else {
                     savepoint.rollback()?;
@@ -108,16 +142,37 @@ impl Database {
     }
 }
 
-fn migrate(connection: &mut Connection, path: &Path) -> Result<()> {
+/// Runs one job; whether it is to be kept. One that panics is rolled back and answered with
+/// [`Error::Stopped`], and the store goes on for the others.
+fn run(job: &mut Box<dyn Job>, connection: &Connection) -> bool {
+    catch_unwind(AssertUnwindSafe(|| job.run(&mut SqliteTx::new(connection)))).unwrap_or_else(|_| {
+        tracing::error!("a transaction panicked; it is rolled back");
+        false
+    })
+}
+
+/// Why the schema could not be brought up to date.
+enum Failed {
+    Sqlite(rusqlite::Error),
+    Newer(Error),
+}
+
+impl From<rusqlite::Error> for Failed {
+    fn from(error: rusqlite::Error) -> Failed {
+        Failed::Sqlite(error)
+    }
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> std::result::Result<(), Failed> {
     let have: usize = connection
         .query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))
         .map(|version| usize::try_from(version).unwrap_or(usize::MAX))?;
     if have > MIGRATIONS.len() {
-        return Err(Error::Database(format!(
+        return Err(Failed::Newer(Error::Database(format!(
             "{} was written by a newer heal (schema {have}, this one knows {}); start that version instead",
             path.display(),
             MIGRATIONS.len()
-        )));
+        ))));
     }
     for (index, sql) in MIGRATIONS.iter().enumerate().skip(have) {
         let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;

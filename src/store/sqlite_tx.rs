@@ -325,7 +325,9 @@ impl Tx for SqliteTx<'_> {
         )?;
         let mut rows = statement.query([])?;
         let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
+        while found.len() < limit
+            && let Some(row) = rows.next()?
+        {
             let key: String = row.get(0)?;
             if pattern.is_some_and(|pattern| !glob_match(pattern, &key)) {
                 continue;
@@ -334,9 +336,6 @@ impl Tx for SqliteTx<'_> {
             let ended_at = row.get::<_, Option<i64>>(2)?.map(Timestamp);
             let outcome = remediation.outcome();
             found.push(HistoryRow { remediation, ended_at, outcome });
-            if found.len() >= limit {
-                break;
-            }
         }
         Ok(found)
     }

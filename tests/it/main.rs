@@ -1,5 +1,22 @@
 //! One binary for all integration tests: linking heal takes seconds, so it is done once.
+//!
+//! Most are stories: a workspace, a fleet and the bot between them over real sockets, told once with
+//! Socket Mode and once with HTTP. See [`story`].
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod architecture;
+#[macro_use]
+mod story;
+
+mod binary;
 mod browser;
 mod doctor;
+mod gates;
+mod orders;
+mod people;
+mod runs;
 mod sandbox;
+mod senders;
+mod trouble;
+mod way;

@@ -301,14 +301,7 @@ fn wrap(view: &View, event: Value, n: u64) -> Value {
 
 /// `v0=HMAC_SHA256("v0:{timestamp}:{body}")`, in hexadecimal.
 pub(super) fn sign(secret: &str, timestamp: &str, body: &str) -> String {
-    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.as_bytes());
-    let tag = ring::hmac::sign(&key, format!("v0:{timestamp}:{body}").as_bytes());
-    tag.as_ref().iter().fold("v0=".to_owned(), |mut out, byte| {
-        use std::fmt::Write as _;
-        // Writing into a String cannot fail.
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
+    crate::slack::http::sign(&crate::slack::Secret::new(secret), timestamp, body.as_bytes())
 }
 
 fn unix_now() -> u64 {

@@ -1,0 +1,158 @@
+//! Two things at once, named for the race.
+
+use super::*;
+use crate::gate::Reason;
+
+fn outcome(this: &Remediation) -> (Outcome, &Ending) {
+    match &this.state {
+        State::Ended { outcome, why, .. } => (*outcome, why),
+        other => panic!("not over: {other:?}"),
+    }
+}
+
+#[test]
+fn an_alert_that_resolves_while_it_is_declared_cancels_and_the_late_declaration_says_so() {
+    let facts = Facts { resolved_at: Some(at(1)), ..calm(at(1)) };
+    let cancelled = step(&declaring(Stage::Auto), &Input::Woken, &facts).unwrap().next;
+    assert_eq!(outcome(&cancelled), (Outcome::Cancelled, &Ending::ResolvedItself));
+    let told = step(&cancelled, &posted(), &facts).unwrap();
+    assert_eq!(told.effects, [Effect::UpdateDeclaration]);
+    assert_eq!(told.next.state, cancelled.state);
+    assert_eq!(told.next.declaration.as_deref(), Some("1795410001.000100"));
+    let twice = step(&told.next, &posted(), &facts).unwrap_err();
+    assert_eq!(twice, Refused::Over { outcome: Some(Outcome::Cancelled) });
+}
+
+#[test]
+fn a_resolve_nobody_woke_it_for_is_seen_when_the_declaration_is_posted() {
+    let facts = Facts { resolved_at: Some(at(1)), ..calm(at(2)) };
+    for stage in [Stage::Observe, Stage::Approve, Stage::Auto] {
+        let cancelled = step(&declaring(stage), &posted(), &facts).unwrap();
+        assert_eq!(outcome(&cancelled.next), (Outcome::Cancelled, &Ending::ResolvedItself));
+        assert_eq!(cancelled.effects, [Effect::UpdateDeclaration, Effect::React]);
+    }
+}
+
+#[test]
+fn a_pause_while_the_declaration_is_on_the_way_holds_it_whichever_is_heard_first() {
+    let paused = Facts { pause: Some(pause()), ..calm(at(1)) };
+    for input in [Input::Woken, posted()] {
+        let step = step(&declaring(Stage::Auto), &input, &paused).unwrap();
+        assert!(
+            matches!(outcome(&step.next), (Outcome::Held, Ending::Gate { reason: Reason::Paused { .. } })),
+            "{input:?}"
+        );
+        assert!(!step.effects.contains(&Effect::Send));
+    }
+}
+
+#[test]
+fn a_hold_pressed_before_the_posts_answer_is_heard_holds() {
+    let held = step(&declaring(Stage::Auto), &held("U1"), &calm(at(1))).unwrap().next;
+    assert!(matches!(outcome(&held), (Outcome::Held, Ending::Gate { reason: Reason::HeldBy { .. } })));
+    let told = step(&held, &posted(), &calm(at(2))).unwrap();
+    assert_eq!(told.effects, [Effect::UpdateDeclaration], "the message must lose its buttons");
+}
+
+#[test]
+fn an_approval_exactly_at_the_deadline_is_too_late_and_a_moment_earlier_counts() {
+    let this = awaiting(1);
+    let due = this.state.due_at().unwrap();
+    let late = step(&this, &approved("U1"), &calm(due)).unwrap_err();
+    assert_eq!(late, Refused::TooLate);
+    let just = step(&this, &approved("U1"), &calm(Timestamp(due.0 - 1))).unwrap();
+    assert!(just.effects.contains(&Effect::Send));
+}
+
+#[test]
+fn whoever_comes_first_at_the_deadline_only_one_thing_happens() {
+    let this = awaiting(1);
+    let due = this.state.due_at().unwrap();
+    let expired = step(&this, &Input::Woken, &calm(due)).unwrap().next;
+    assert_eq!(outcome(&expired).0, Outcome::Expired);
+    let after = step(&expired, &approved("U1"), &calm(due)).unwrap_err();
+    assert_eq!(after, Refused::Over { outcome: Some(Outcome::Expired) });
+}
+
+#[test]
+fn a_hold_at_the_end_of_the_grace_wins_until_the_sending_is_decided() {
+    let this = counting();
+    let due = this.state.due_at().unwrap();
+    let held_in_time = step(&this, &held("U1"), &calm(due)).unwrap().next;
+    assert_eq!(outcome(&held_in_time).0, Outcome::Held);
+    let sent = step(&this, &Input::Woken, &calm(due)).unwrap().next;
+    assert_eq!(step(&sent, &held("U1"), &calm(due)), Err(Refused::NotWaiting { state: "sending" }));
+}
+
+#[test]
+fn two_people_press_approve_and_it_is_sent_once() {
+    let first = step(&awaiting(1), &approved("U1"), &calm(at(30))).unwrap();
+    assert_eq!(first.effects.iter().filter(|effect| **effect == Effect::Send).count(), 1);
+    let second = step(&first.next, &approved("U2"), &calm(at(30))).unwrap_err();
+    assert_eq!(second, Refused::NotWaiting { state: "sending" });
+}
+
+#[test]
+fn the_run_is_over_before_its_report_is_posted_and_the_report_is_kept() {
+    let facts = Facts { resolved_at: Some(at(72)), ..calm(at(72)) };
+    let healed = step(&settling(), &Input::Woken, &facts).unwrap();
+    assert_eq!(outcome(&healed.next).0, Outcome::Healed);
+    assert!(healed.effects.contains(&Effect::UpdateReport));
+    let reported = Input::ReportPosted { ts: "1795410073.000100".into() };
+    let kept = step(&healed.next, &reported, &facts).unwrap().next;
+    assert_eq!(kept.report.as_deref(), Some("1795410073.000100"));
+    assert_eq!(kept.state, healed.next.state);
+    assert_eq!(step(&kept, &reported, &facts), Err(Refused::Nothing));
+}
+
+#[test]
+fn an_alert_that_resolves_while_the_commands_run_is_healed_by_them_and_not_cancelled() {
+    let facts = Facts { resolved_at: Some(at(62)), ..calm(at(62)) };
+    assert_eq!(step(&running(), &Input::Woken, &facts), Err(Refused::Nothing));
+    let healed = step(&running(), &Input::RunEnded { ran: ran(Final::Success) }, &facts).unwrap();
+    assert_eq!(outcome(&healed.next), (Outcome::Healed, &Ending::Resolved));
+    assert!(healed.effects.contains(&Effect::Report));
+}
+
+#[test]
+fn an_answer_of_ssm_after_its_deadline_changes_no_outcome() {
+    let sent = sending();
+    let unknown = step(&sent, &Input::Woken, &calm(sent.state.due_at().unwrap())).unwrap().next;
+    assert_eq!(outcome(&unknown).0, Outcome::Unknown);
+    let late = Input::SendAccepted { command_id: "c-1".into() };
+    assert_eq!(step(&unknown, &late, &calm(at(600))), Err(Refused::Over { outcome: Some(Outcome::Unknown) }));
+}
+
+#[test]
+fn a_throttled_sending_is_not_tried_before_ssm_allows_it_whoever_wakes_it() {
+    let throttled = Input::SendThrottled { retry_after: Duration::from_secs(30) };
+    let this = step(&sending(), &throttled, &calm(at(60))).unwrap().next;
+    assert_eq!(this.sent_at, None);
+    assert_eq!(step(&this, &Input::Woken, &calm(at(61))), Err(Refused::Nothing));
+    let paused = Facts { pause: Some(pause()), ..calm(at(61)) };
+    assert_eq!(outcome(&step(&this, &Input::Woken, &paused).unwrap().next).0, Outcome::Held);
+    assert!(step(&this, &Input::Woken, &calm(at(90))).unwrap().effects.contains(&Effect::Send));
+}
+
+#[test]
+fn run_again_approves_what_the_presser_saw_and_nothing_else() {
+    let again = || Trigger::Again { user: "U1".into(), of: RemediationId("earlier".into()) };
+    for stage in [Stage::Approve, Stage::Auto] {
+        for changed in [false, true] {
+            let opened = open(new(stage, 1, again()), &Facts { rule_changed: changed, ..calm(RAISED) }).next;
+            let declaring = step(&opened, &resolved(), &calm(RAISED)).unwrap().next;
+            let declared = step(&declaring, &posted(), &calm(at(1))).unwrap();
+            assert_eq!(declared.effects.contains(&Effect::Send), !changed, "{stage:?}, changed: {changed}");
+        }
+    }
+}
+
+#[test]
+fn an_alert_that_resolves_does_not_withdraw_what_a_person_asked_for() {
+    let asked = new(Stage::Approve, 1, Trigger::Person { user: "U1".into() });
+    let this = lived(asked, &[(0, resolved()), (1, posted())]);
+    let facts = Facts { resolved_at: Some(at(2)), ordered: true, ..calm(at(2)) };
+    assert_eq!(step(&this, &Input::Woken, &facts), Err(Refused::Nothing));
+    assert_eq!(step(&this, &approved("U1"), &facts), Err(Refused::OwnRequest));
+    assert!(step(&this, &approved("U2"), &facts).unwrap().effects.contains(&Effect::Send));
+}
