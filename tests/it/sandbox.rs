@@ -1,6 +1,6 @@
 //! What `heal sandbox` leaves behind, however it ends: no process. The real binary.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
