@@ -138,14 +138,30 @@ pub(super) fn apply(
     who: &str,
     out: &mut Decided,
 ) -> store::Result<Result<(), Refused>> {
-    let Some((before, row)) = tx.remediation(id)? else {
-        return Ok(Err(Refused::Over { outcome: None }));
+    let (before, row) = match tx.remediation(id) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(Err(Refused::Over { outcome: None })),
+        Err(store::Error::Corrupt { what, why }) => {
+            // One row that cannot be read must not stop the others.
+            tracing::error!(remediation = %id, why, "a stored {what} cannot be read; {id} is set aside");
+            tx.set_aside(id)?;
+            tx.record(&Record { at: ground.now, remediation: Some(id), what: "set_aside", who: "heal", why: &why })?;
+            return Ok(Err(Refused::Over { outcome: None }));
+        }
+        Err(error) => return Err(error),
     };
     let instance = match input {
         Input::TargetResolved(Ok((target, _))) => Some(target.instance_id.clone()),
         _ => None,
     };
-    let facts = facts(tx, ground, &before, row, instance.as_deref())?;
+    let mut facts = facts(tx, ground, &before, row, instance.as_deref())?;
+    if let (Trigger::Again { of, .. }, Input::TargetResolved(Ok((target, plan)))) = (&before.trigger, input) {
+        let seen = |earlier: &Remediation| {
+            let node = earlier.target.as_ref().map(|target| &target.instance_id);
+            earlier.plan.as_ref() == Some(plan) && node == Some(&target.instance_id)
+        };
+        facts.rule_changed = tx.remediation(of)?.is_none_or(|(earlier, _)| !seen(&earlier));
+    }
     let step = match lifecycle::step(&before, input, &facts) {
         Ok(step) => step,
         Err(refused) => {
@@ -165,12 +181,12 @@ pub(super) fn apply(
             return Ok(Err(refused));
         }
     };
-    let entered = step.next.state.name();
-    let mut why = entered.to_owned();
-    if let State::Ended { outcome, why: ending, .. } = &step.next.state {
-        why = format!("{}: {}", outcome.as_str(), describe(ending));
+    // Looking again and waiting on is nothing new to tell.
+    let waits_on = step.effects.is_empty() && matches!(step.next.state, State::Waiting { .. });
+    if !waits_on {
+        let why = account(&step.next, input);
+        tx.record(&Record { at: ground.now, remediation: Some(id), what: input.name(), who, why: &why })?;
     }
-    tx.record(&Record { at: ground.now, remediation: Some(id), what: input.name(), who, why: &why })?;
     let frees_role = before.state.takes_role_slot() && !step.next.state.takes_role_slot();
     let frees_instance = before.state.takes_instance() && !step.next.state.takes_instance();
     let reopen = step.effects.contains(&Effect::Reopen);
@@ -189,6 +205,18 @@ pub(super) fn apply(
         reopen_under_current_rule(tx, ground, &next, row, out)?;
     }
     Ok(Ok(()))
+}
+
+/// What a step came to, for the journal.
+fn account(next: &Remediation, input: &Input) -> String {
+    match (&next.state, input) {
+        (State::Ended { outcome, why, .. }, _) => format!("{}: {}", outcome.as_str(), describe(why)),
+        (state, Input::SendAccepted { command_id }) => {
+            let instance = next.target.as_ref().map_or("", |target| target.instance_id.as_str());
+            format!("{}: command {command_id} on {instance}", state.name())
+        }
+        (state, _) => state.name().to_owned(),
+    }
 }
 
 /// An ending in one word and its detail, for the journal.
@@ -323,6 +351,7 @@ fn facts(
         role_running: 0,
         at_once: remediation.policy.at_once,
         rule_changed: false,
+        shown: None,
         ordered: remediation.is_ordered(),
     };
     if sent {
@@ -330,6 +359,10 @@ fn facts(
         return Ok(facts);
     }
     facts.pause = pause_of(&tx.active_pauses(now)?, remediation);
+    if let (Trigger::Again { of, .. }, State::Resolving { .. }) = (&remediation.trigger, &remediation.state) {
+        let earlier = tx.remediation(of)?.map(|(earlier, _)| earlier);
+        facts.shown = earlier.and_then(|earlier| Some((earlier.target?.instance_id, earlier.plan?)));
+    }
     let known = remediation.target.as_ref().map(|target| target.instance_id.as_str());
     let Some(instance) = instance.or(known) else { return Ok(facts) };
     let (key, id) = (&remediation.rule_key, &remediation.id);
@@ -370,9 +403,10 @@ fn pause_of(active: &[Pause], remediation: &Remediation) -> Option<Pause> {
     }
     let rule = remediation.rule_key.to_string();
     let alert = format!("{}:{}", remediation.role(), remediation.alert.name);
+    let holds = |pattern: &str| pause_matches(pattern, &rule) || pause_matches(pattern, &alert);
     active
         .iter()
-        .filter(|pause| pause_matches(&pause.pattern, &rule) || pause_matches(&pause.pattern, &alert))
+        .filter(|pause| holds(&pause.pattern))
         .max_by_key(|pause| (pause.until.is_none(), pause.until, pause.id))
         .cloned()
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{RemediationId, Unusable};
+use crate::plan::{Plan, RemediationId, Unusable};
 use crate::rule::Attempts;
 use crate::time::Timestamp;
 
@@ -150,9 +150,11 @@ pub struct Facts {
     /// Instances of the role between sending and the host's answer.
     pub role_running: u32,
     pub at_once: u32,
-    /// The rule in force makes another plan than the declared one, or is gone. At the opening of a
-    /// `Run again`: than the one whose button was pressed.
+    /// The rule in force makes another plan than the declared one, or is gone. Before a `Run again` has
+    /// its own plan: than the declaration whose button was pressed, or for another node.
     pub rule_changed: bool,
+    /// For `Run again`: the instance and the plan that the earlier declaration showed.
+    pub shown: Option<(String, Plan)>,
     /// A person ordered it: cooldown, attempts and the alert's age are that person's to judge.
     pub ordered: bool,
 }

@@ -8,6 +8,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const MAX_AGE: Duration = Duration::from_secs(15 * 60);
 
+type Gate = fn(&Facts) -> Verdict;
+
 fn ago(back: Duration) -> Timestamp {
     NOW.minus(back)
 }
@@ -27,6 +29,7 @@ fn calm() -> Facts {
         role_running: 0,
         at_once: 1,
         rule_changed: false,
+        shown: None,
         ordered: false,
     }
 }
@@ -175,7 +178,7 @@ fn a_person_may_overrule_age_cooldown_and_attempts_and_nothing_else() {
 }
 
 /// Asks a group of gates with everything against it, then with each objection taken away in turn.
-fn order_of(judge: fn(&Facts) -> Verdict) -> Vec<String> {
+fn order_of(judge: Gate) -> Vec<String> {
     let mut facts = everything_against_it();
     let mut names = Vec::new();
     loop {

@@ -242,6 +242,23 @@ impl State {
         }
     }
 
+    /// Nobody looked for a while (a restart): what waits for an answer of the world gets the time to
+    /// hear it before its deadline ends it.
+    pub fn not_due_before(&mut self, at: Timestamp) {
+        match self {
+            State::Resolving { until }
+            | State::Sending { until }
+            | State::Running { until, .. }
+            | State::Settling { until } => *until = (*until).max(at),
+            State::Declaring { .. }
+            | State::AwaitingApproval { .. }
+            | State::Counting { .. }
+            | State::Waiting { .. }
+            | State::Observed { .. }
+            | State::Ended { .. } => {}
+        }
+    }
+
     /// Nothing was given to SSM yet: a pause, a Hold or "resolved" still stops it.
     pub fn is_before_sending(&self) -> bool {
         matches!(

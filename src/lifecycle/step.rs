@@ -21,15 +21,17 @@ type Outcomes = Result<Step, Refused>;
 
 /// Opens a remediation: its first state, and what is owed at once.
 ///
-/// Pressing `Run again` approves what the earlier declaration showed. Where the rule in force makes
-/// something else (`facts.rule_changed`), nobody has seen that yet, and it is no approval.
+/// Pressing `Run again` approves what the earlier declaration showed. Where it would be something
+/// else now (`facts.rule_changed`), nobody has seen that yet, and it is no approval.
 pub fn open(mut new: Remediation, facts: &Facts) -> Step {
     if let Trigger::Again { user, .. } = &new.trigger
         && !facts.rule_changed
     {
         new.approvals.push(Approval { user: user.clone(), at: facts.now });
     }
-    new.state = State::Resolving { until: facts.now.plus(RESOLVE_WITHIN) };
+    // AWS may be away: the look-up goes on for as long as the alert is worth an answer.
+    let until = facts.raised_at.plus(facts.max_age).max(facts.now.plus(RESOLVE_WITHIN));
+    new.state = State::Resolving { until };
     match gate::on_arrival(facts) {
         Verdict::Hold(reason) | Verdict::Wait(reason) => hold(&new, reason, facts.now),
         Verdict::Go => Step { next: new, effects: vec![Effect::Resolve] },
@@ -62,6 +64,15 @@ fn resolving(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts)
                 let mut next = this.clone();
                 next.target = Some(target.clone());
                 next.plan = Some(plan.clone());
+                let same = facts.shown.as_ref().is_some_and(|(id, shown)| *id == target.instance_id && shown == plan);
+                if matches!(next.trigger, Trigger::Again { .. }) && !same {
+                    // What was pressed showed another node or other commands: it approved those.
+                    next.approvals.clear();
+                }
+                if facts.rule_changed {
+                    // The presser of `Run again` saw another plan, or one for another node.
+                    next.approvals.clear();
+                }
                 if facts.resolved_at.is_some() {
                     return Ok(end(&next, Outcome::Cancelled, Ending::ResolvedItself, facts.now));
                 }
@@ -124,20 +135,21 @@ fn declaring(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts)
                 (Stage::Auto, _) if next.policy.grace.is_zero() => Ok(try_to_send(next, facts)),
                 (Stage::Auto, _) => {
                     next.state = State::Counting { until: facts.now.plus(next.policy.grace) };
-                    Ok(Step { next, effects: Vec::new() })
+                    Ok(Step { next, effects: times_anew(this, facts) })
                 }
                 (Stage::Approve, Trigger::Again { .. }) if approved => Ok(try_to_send(next, facts)),
                 (Stage::Approve, _) => {
                     next.state =
                         State::AwaitingApproval { until: facts.now.plus(next.policy.approve_within) };
-                    Ok(Step { next, effects: Vec::new() })
+                    Ok(Step { next, effects: times_anew(this, facts) })
                 }
             }
         }
         Input::DeclarationRefused { why } => {
             let reason = Reason::Undeclared { why: why.clone() };
             let mut ended = end(this, Outcome::Held, Ending::Gate { reason }, facts.now);
-            ended.effects.clear(); // Slack took nothing in that channel; there is nowhere to say it.
+            // Slack may refuse these blocks and still take a plain line.
+            ended.effects = vec![Effect::SayWhyNot, Effect::React];
             Ok(ended)
         }
         // Slack shows the message before its answer reaches us, and what makes it safer is never too early.
@@ -308,9 +320,7 @@ fn sending(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts) -
             let mut next = this.clone();
             // SSM said no for certain, so this sending did not happen; the next one is the first again.
             next.sent_at = None;
-            let allowed_at = this.approvals.last().map_or(facts.raised_at, |approval| approval.at);
-            if facts.now.since(allowed_at) > facts.max_age {
-                // A late cure answers another outage.
+            if is_late(&next, facts) {
                 return Ok(hold(&next, Reason::Throttled { until }, facts.now));
             }
             next.state =
@@ -481,6 +491,10 @@ fn try_to_send(mut next: Remediation, facts: &Facts) -> Step {
     if let Some(stopped) = stopped(&next, facts) {
         return stopped;
     }
+    if is_late(&next, facts) {
+        let age = facts.now.since(facts.raised_at);
+        return hold(&next, Reason::Stale { age, max_age: facts.max_age }, facts.now);
+    }
     match gate::before_sending(facts) {
         Verdict::Hold(reason) => hold(&next, reason, facts.now),
         Verdict::Wait(reason) => {
@@ -493,6 +507,20 @@ fn try_to_send(mut next: Remediation, facts: &Facts) -> Step {
             Step { next, effects: vec![Effect::Send, Effect::UpdateDeclaration, Effect::React] }
         }
     }
+}
+
+/// A declaration names the time until which it waits, as reckoned when it was rendered. Where Slack took
+/// it much later, it is said anew.
+fn times_anew(this: &Remediation, facts: &Facts) -> Vec<Effect> {
+    let slow = facts.now.since(this.opened_at) > Duration::from_secs(2);
+    if slow { vec![Effect::UpdateDeclaration] } else { Vec::new() }
+}
+
+/// A late cure answers another outage: between being allowed (the last approval; the alert and its
+/// grace in stage auto) and being sent, no more than `max_age` may pass, whatever kept it.
+fn is_late(this: &Remediation, facts: &Facts) -> bool {
+    let allowed_at = this.approvals.last().map_or(facts.raised_at.plus(this.policy.grace), |approval| approval.at);
+    facts.now.since(allowed_at) > facts.max_age
 }
 
 /// How long after the sending an answer is waited for.
@@ -518,7 +546,7 @@ fn end(this: &Remediation, outcome: Outcome, why: Ending, now: Timestamp) -> Ste
     let mut effects = Vec::new();
     if declared {
         effects.push(Effect::UpdateDeclaration);
-    } else if outcome == Outcome::Held {
+    } else {
         effects.push(Effect::SayWhyNot);
     }
     if this.sent_at.is_some() {

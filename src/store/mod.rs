@@ -156,6 +156,7 @@ impl Store {
             answer.await.map_err(|_| Error::Stopped)?
         }
     }
+
     /// Closes the database once all transactions asked for so far are done, whoever still holds a
     /// handle: the file is whole, and the next heal may open it. Later ones are [`Error::Stopped`].
     pub async fn close(&self) {

@@ -139,7 +139,7 @@ impl Database {
         drop(self.connection);
         if let Some(done) = closing {
             // Whoever asked may have gone away; it is closed all the same.
-            let _ = done.send(());
+            done.send(()).ok();
         }
     }
 

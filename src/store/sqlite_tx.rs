@@ -157,6 +157,15 @@ impl Tx for SqliteTx<'_> {
         )
     }
 
+    fn resolved_since(&mut self, sender: &str, identity: &str, at: Timestamp) -> Result<Option<Timestamp>> {
+        let found = self.one(
+            "SELECT max(at) FROM alerts WHERE sender = ?1 AND identity = ?2 AND status = 'resolved' AND at >= ?3",
+            params![sender, identity, at.0],
+            |row| row.get::<_, Option<i64>>(0),
+        )?;
+        Ok(found.flatten().map(Timestamp))
+    }
+
     fn resolve_alert(&mut self, alert: i64, at: Timestamp) -> Result<bool> {
         let sql =
             "UPDATE alerts SET resolved_at = ?2 WHERE id = ?1 AND resolved_at IS NULL AND status = 'firing'";
@@ -261,6 +270,15 @@ impl Tx for SqliteTx<'_> {
             Ok((row.get::<_, String>(0)?, row.get(1)?))
         })?;
         found.map(|(body, alert)| Ok((parse(&body)?, alert))).transpose()
+    }
+
+    fn set_aside(&mut self, id: &RemediationId) -> Result<()> {
+        self.run(
+            "UPDATE remediations SET open = 0, unsent = 0, takes_instance = 0, takes_role = 0, due_at = NULL,
+             waits_for = NULL, state = 'unreadable' WHERE id = ?1",
+            params![id.0],
+        )?;
+        Ok(())
     }
 
     fn remediations_of(&mut self, channel: &str, ts: &str) -> Result<Vec<Remediation>> {

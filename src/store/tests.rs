@@ -93,6 +93,7 @@ on_every_database! {
         transactions_run_in_the_order_they_were_handed_over,
         a_transaction_whose_asker_has_gone_commits_all_the_same,
         a_transaction_that_panics_is_rolled_back_and_the_store_goes_on,
+        a_closed_store_kept_what_came_before_and_refuses_what_comes_after,
         what_was_committed_is_there_after_a_restart;
 }
 
@@ -143,6 +144,7 @@ fn calm(now: Timestamp) -> Facts {
         role_running: 0,
         at_once: 1,
         rule_changed: false,
+        shown: None,
         ordered: false,
     }
 }

@@ -76,6 +76,8 @@ pub trait Tx {
     fn insert_alert(&mut self, new: &NewAlert<'_>) -> Result<i64>;
     /// Marks what the sender says is over, as far as it fired before `at`; returns the row ids.
     fn resolve_alerts(&mut self, sender: &str, identity: &str, at: Timestamp) -> Result<Vec<i64>>;
+    /// When the sender last said that this is over, if that was not before `at`.
+    fn resolved_since(&mut self, sender: &str, identity: &str, at: Timestamp) -> Result<Option<Timestamp>>;
     /// Marks one alert as over, unless it was before.
     fn resolve_alert(&mut self, alert: i64, at: Timestamp) -> Result<bool>;
     /// The alerts that a message carried.
@@ -86,6 +88,8 @@ pub trait Tx {
     fn insert_remediation(&mut self, new: &Remediation, alert: Option<i64>) -> Result<()>;
     /// Keeps what a step made of a remediation.
     fn update_remediation(&mut self, changed: &Remediation) -> Result<()>;
+    /// Takes a remediation that cannot be read out of everybody's way; the row stays for people.
+    fn set_aside(&mut self, id: &RemediationId) -> Result<()>;
     /// A remediation and its alert's row id.
     fn remediation(&mut self, id: &RemediationId) -> Result<Option<(Remediation, Option<i64>)>>;
     /// All remediations in the thread of a message.

@@ -103,6 +103,14 @@ impl Binary {
         }
     }
 
+    async fn until_reaction(&self, ts: &str, name: &str) {
+        let alone = |view: &View| {
+            let all = view.reactions(CHANNEL, ts);
+            all.len() == 1 && all[0].0 == name
+        };
+        assert!(self.workspace.wait_until(BOUND, alone).await.is_ok(), "{:?}", self.workspace.reactions(CHANNEL, ts));
+    }
+
     async fn go_on(&mut self, mode: Mode) {
         self.child = spawn(&self.workspace, &self.fleet, self.dir.path());
         self.log = Arc::default();
@@ -149,9 +157,10 @@ async fn the_binary_heals_ends_on_sigterm_and_goes_on(mode: Mode) {
     let mut logs = bot.log();
     bot.go_on(mode).await;
     bot.workspace.click(SRE, CHANNEL, &declared, "Approve").await.unwrap();
-    bot.said(&alert, "cured").await;
+    bot.said(&alert, "exit code 0").await;
     post(&bot, false);
     bot.said(&alert, "It ran well, and the alert resolved").await;
+    bot.until_reaction(&alert, "white_check_mark").await;
     assert_eq!(bot.workspace.thread(CHANNEL, &alert).len(), 2);
     assert_eq!(bot.fleet.runs().len(), 1);
     assert_eq!(bot.end("-INT").await, Some(0), "{}", bot.log());

@@ -166,3 +166,16 @@ async fn run_again_approves_nothing_that_the_rule_says_since() {
         assert_eq!(world.name(&new).await, expected, "changed after the press");
     }
 }
+
+#[tokio::test]
+async fn run_again_approves_nothing_on_another_node_than_the_presser_saw() {
+    let mut world = World::of(OLD);
+    let earlier = failed(&mut world).await;
+    let again = Trigger::Again { user: "U1".into(), of: earlier.clone() };
+    // The host's name leads to a new node by now.
+    let again = world.opens("NginxDown", "i-2", again).await;
+    world.takes(&again, posted()).await;
+    assert_eq!(world.name(&again).await, "awaiting_approval");
+    world.takes(&again, approved("U1")).await;
+    assert_eq!(world.name(&again).await, "sending");
+}

@@ -94,6 +94,16 @@ fn remediations() -> impl Strategy<Value = Remediation> {
     )
 }
 
+/// What the presser of `Run again` saw of what it will do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Saw {
+    All,
+    /// The rule had changed before the press.
+    AnotherRule,
+    /// The node turns out to be another one.
+    AnotherNode,
+}
+
 /// The witness.
 struct Life {
     this: Remediation,
@@ -101,6 +111,7 @@ struct Life {
     /// Everybody whose yes was said to a posted declaration, and the presser of `Run again`.
     said_yes: BTreeSet<String>,
     ordered_again: bool,
+    saw: Saw,
     posted_at: Option<Timestamp>,
     /// Sendings that SSM may have taken.
     maybe_taken: u32,
@@ -108,13 +119,13 @@ struct Life {
 }
 
 impl Life {
-    fn begin(new: Remediation, seen_by_presser: bool) -> Life {
+    fn begin(new: Remediation, saw: Saw) -> Life {
         let ordered = new.is_ordered();
-        let facts = Facts { ordered, rule_changed: !seen_by_presser, ..calm(RAISED) };
+        let facts = Facts { ordered, rule_changed: saw == Saw::AnotherRule, ..calm(RAISED) };
         let mut said_yes = BTreeSet::new();
         let mut ordered_again = false;
         if let Trigger::Again { user, .. } = &new.trigger
-            && seen_by_presser
+            && saw == Saw::All
         {
             said_yes.insert(user.clone());
             ordered_again = true;
@@ -122,7 +133,7 @@ impl Life {
         let opened = open(new, &facts);
         let facts = Facts { rule_changed: false, ..facts };
         let owed = opened.effects.clone();
-        Life { this: opened.next, facts, said_yes, ordered_again, posted_at: None, maybe_taken: 0, owed }
+        Life { this: opened.next, facts, said_yes, ordered_again, saw, posted_at: None, maybe_taken: 0, owed }
     }
 
     fn happens(&mut self, event: &Event) {
@@ -166,15 +177,25 @@ impl Life {
         {
             self.posted_at = Some(self.facts.now);
         }
-        let taken = step(&before, input, &self.facts);
+        let mut facts = self.facts.clone();
+        if matches!(input, Input::TargetResolved(Ok(_))) && matches!(before.state, State::Resolving { .. }) {
+            facts.rule_changed |= self.saw == Saw::AnotherNode;
+            if facts.rule_changed {
+                self.said_yes.clear();
+                self.ordered_again = false;
+            }
+        }
+        let taken = step(&before, input, &facts);
         if matches!(input, Input::SendThrottled { .. }) && matches!(before.state, State::Sending { .. }) {
             self.maybe_taken -= 1;
         }
         let by_person = matches!(before.trigger, Trigger::Person { .. });
-        let stops = self.facts.pause.is_some() || self.facts.resolved_at.is_some() && !by_person;
+        let stops = self.facts.pause.is_some()
+            || self.facts.resolved_at.is_some() && !by_person
+            || self.facts.rule_changed && before.plan.is_some();
         if stops && *input == Input::Woken && before.state.is_before_sending() {
             let over = taken.as_ref().is_ok_and(|step| step.next.is_over());
-            assert!(over, "a pause or the alert's end did not stop {:?}", before.state);
+            assert!(over, "a pause, a changed rule or the alert's end did not stop {:?}", before.state);
         }
         let Ok(taken) = taken else { return };
         if taken.effects.contains(&Effect::Send) {
@@ -242,10 +263,10 @@ proptest! {
     #[test]
     fn no_life_sends_what_was_not_declared_and_allowed_or_sends_twice_or_is_forgotten(
         new in remediations(),
-        seen_by_presser in any::<bool>(),
+        saw in prop_oneof![Just(Saw::All), Just(Saw::AnotherRule), Just(Saw::AnotherNode)],
         events in events(),
     ) {
-        let mut life = Life::begin(new, seen_by_presser);
+        let mut life = Life::begin(new, saw);
         for event in &events {
             life.happens(event);
         }
@@ -263,7 +284,7 @@ fn the_lives_that_are_tried_reach_every_state_and_most_outcomes() {
     let mut sent_again = 0;
     for _ in 0..2000 {
         let (new, events) = (remediations(), events()).new_tree(&mut runner).unwrap().current();
-        let mut life = Life::begin(new, true);
+        let mut life = Life::begin(new, Saw::All);
         for event in &events {
             life.happens(event);
             seen.insert(life.this.outcome().map_or(life.this.state.name(), Outcome::as_str));

@@ -23,6 +23,8 @@ CREATE TABLE alerts (
 ) STRICT;
 CREATE INDEX alerts_firing ON alerts (sender, identity) WHERE status = 'firing' AND resolved_at IS NULL;
 
+CREATE INDEX alerts_resolved ON alerts (sender, identity, at) WHERE status = 'resolved';
+
 CREATE TABLE remediations (
     id TEXT PRIMARY KEY,
     rule_key TEXT NOT NULL,
@@ -58,6 +60,7 @@ CREATE INDEX remediations_instance ON remediations (instance_id) WHERE takes_ins
 CREATE INDEX remediations_role ON remediations (role, instance_id, id) WHERE takes_role = 1;
 CREATE INDEX remediations_acted ON remediations (rule_key, instance_id, acted_at) WHERE acted_at IS NOT NULL;
 CREATE INDEX remediations_history ON remediations (opened_at);
+CREATE INDEX remediations_of_rule ON remediations (rule_key, opened_at);
 
 -- What is owed to the world; a row goes when it is done, and until then it may have happened.
 CREATE TABLE outbox (

@@ -144,6 +144,19 @@ async fn a_full_disk_is_said_and_what_was_there_stays() {
     does(&store, |tx| tx.set_note("small", "goes on")).await;
 }
 
+#[tokio::test]
+async fn when_no_transaction_can_begin_everybody_is_told_and_nobody_waits_for_ever() {
+    let file = InFile::new();
+    let database = sqlite::Database::open(&file.path()).unwrap();
+    // Stands for a disk that fails: with one begun already, SQLite begins no other.
+    database.connection.execute_batch("BEGIN").unwrap();
+    let store = Store::serve(database, "heal.db").unwrap();
+    let all: Vec<_> = (0..10).map(|_| store.transact(|tx| tx.set_note("n", "x"))).collect();
+    for answer in all {
+        assert!(matches!(answer.await, Err(Error::Database(_))));
+    }
+}
+
 #[test]
 fn locations_are_read_as_the_contract_writes_them() {
     let sqlite = |path: &str| Ok(Location::Sqlite(PathBuf::from(path)));

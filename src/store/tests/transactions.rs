@@ -154,3 +154,19 @@ pub(super) async fn what_was_committed_is_there_after_a_restart(at_: &impl Backe
     let owed = does(&store, |tx| tx.owed()).await;
     assert_eq!((owed.len(), owed[0].effect), (1, lifecycle::Effect::Send));
 }
+
+pub(super) async fn a_closed_store_kept_what_came_before_and_refuses_what_comes_after(at_: &impl Backend) {
+    let store = at_.open();
+    let go = busy(&store);
+    let before = store.transact(notes("before"));
+    let closer = store.clone();
+    let closing = tokio::spawn(async move { closer.close().await });
+    drop(go);
+    before.await.unwrap();
+    closing.await.unwrap();
+    assert!(matches!(store.transact(notes("after")).await, Err(Error::Stopped)));
+    store.close().await; // Twice is once.
+    let next = at_.open();
+    let read = does(&next, |tx| Ok((tx.note("before")?, tx.note("after")?))).await;
+    assert_eq!(read, (Some("yes".to_owned()), None));
+}

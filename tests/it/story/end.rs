@@ -87,9 +87,6 @@ impl Story {
 
     /// Commands that were executed more than once on a host.
     fn ran_twice(&self) -> Vec<String> {
-        if self.copies {
-            return Vec::new();
-        }
         let mut counts: HashMap<(String, String), usize> = HashMap::new();
         for run in self.fleet.runs() {
             *counts.entry((format!("{} {}", run.comment, run.command_id), run.host)).or_default() += 1;
