@@ -122,7 +122,7 @@ impl Fault {
 fn plain(code: &str) -> String {
     let words = match code {
         "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" => {
-            "AWS denies this to heal's role; hint: compare its policy with `heal iam-policy`"
+            "AWS denies this to heal's role; hint: compare its policy with the one in the README"
         }
         "InvalidInstanceId" => {
             "SSM does not take commands for this node: it is stopped, its agent is down, or the role may not reach it; \

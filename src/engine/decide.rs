@@ -357,7 +357,6 @@ fn facts(
         role_running: 0,
         at_once: remediation.policy.at_once,
         rule_changed: false,
-        shown: None,
         ordered: remediation.is_ordered(),
     };
     if sent {
@@ -365,10 +364,6 @@ fn facts(
         return Ok(facts);
     }
     facts.pause = pause_of(&tx.active_pauses(now)?, remediation);
-    if let (Trigger::Again { of, .. }, State::Resolving { .. }) = (&remediation.trigger, &remediation.state) {
-        let earlier = tx.remediation(of)?.map(|(earlier, _)| earlier);
-        facts.shown = earlier.and_then(|earlier| Some((earlier.target?.instance_id, earlier.plan?)));
-    }
     let known = remediation.target.as_ref().map(|target| target.instance_id.as_str());
     let Some(instance) = instance.or(known) else { return Ok(facts) };
     let (key, id) = (&remediation.rule_key, &remediation.id);

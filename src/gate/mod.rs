@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Plan, RemediationId, Unusable};
+use crate::plan::{RemediationId, Unusable};
 use crate::rule::Attempts;
 use crate::time::Timestamp;
 
@@ -153,8 +153,6 @@ pub struct Facts {
     /// The rule in force makes another plan than the declared one, or is gone. Before a `Run again` has
     /// its own plan: than the declaration whose button was pressed, or for another node.
     pub rule_changed: bool,
-    /// For `Run again`: the instance and the plan that the earlier declaration showed.
-    pub shown: Option<(String, Plan)>,
     /// A person ordered it: cooldown, attempts and the alert's age are that person's to judge.
     pub ordered: bool,
 }

@@ -29,7 +29,6 @@ fn calm() -> Facts {
         role_running: 0,
         at_once: 1,
         rule_changed: false,
-        shown: None,
         ordered: false,
     }
 }

@@ -64,14 +64,6 @@ fn resolving(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts)
                 let mut next = this.clone();
                 next.target = Some(target.clone());
                 next.plan = Some(plan.clone());
-                let same = facts
-                    .shown
-                    .as_ref()
-                    .is_some_and(|(id, shown)| *id == target.instance_id && shown == plan);
-                if matches!(next.trigger, Trigger::Again { .. }) && !same {
-                    // What was pressed showed another node or other commands: it approved those.
-                    next.approvals.clear();
-                }
                 if facts.rule_changed {
                     // The presser of `Run again` saw another plan, or one for another node.
                     next.approvals.clear();
@@ -494,15 +486,15 @@ fn try_to_send(mut next: Remediation, facts: &Facts) -> Step {
     if let Some(stopped) = stopped(&next, facts) {
         return stopped;
     }
-    if is_late(&next, facts) {
-        let age = facts.now.since(facts.raised_at);
-        return hold(&next, Reason::Stale { age, max_age: facts.max_age }, facts.now);
-    }
     match gate::before_sending(facts) {
         Verdict::Hold(reason) => hold(&next, reason, facts.now),
         Verdict::Wait(reason) => {
             next.state = State::Waiting { reason, since: facts.now, again_at: facts.now.plus(LOOK_AGAIN) };
             Step { next, effects: vec![Effect::UpdateDeclaration, Effect::React] }
+        }
+        Verdict::Go if is_late(&next, facts) => {
+            let age = facts.now.since(facts.raised_at);
+            hold(&next, Reason::Stale { age, max_age: facts.max_age }, facts.now)
         }
         Verdict::Go => {
             next.sent_at = Some(facts.now);

@@ -1,7 +1,8 @@
 ) </dev/null >/dev/null 2>&1
 heal_rc=$? heal_end=done
-kill -9 "$heal_watcher" 2>/dev/null # TERM could come before a new process has dropped our trap, and be lost
-wait "$heal_watcher" 2>/dev/null
+# By KILL: TERM could come before a new process has dropped our trap, and be lost. Together, as bash
+# tells of the death on its own standard error at either.
+{ kill -9 "$heal_watcher"; wait "$heal_watcher"; } 2>/dev/null
 # Still on record as at work: the step ended the shell. With 0 the later steps did not fail and
 # did not run; that is no success.
 if heal_unfinished "$heal_rc" && [ "$heal_rc" -eq 0 ] && [ "$heal_n" -ne @COUNT@ ]; then

@@ -144,7 +144,6 @@ fn calm(now: Timestamp) -> Facts {
         role_running: 0,
         at_once: 1,
         rule_changed: false,
-        shown: None,
         ordered: false,
     }
 }

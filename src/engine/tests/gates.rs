@@ -39,7 +39,7 @@ async fn the_whole_life_of_a_remediation_is_in_its_journal() {
     U1 refused: approved in state awaiting_approval: ApprovedAlready
     U2 approved: sending
     U3 refused: approved in state sending: NotWaiting { state: "sending" }
-    heal send_accepted: running
+    heal send_accepted: running: command c on i-1
     heal run_ended: settling
     heal woken: healed: {"because":"resolved"}
     "#);
