@@ -31,8 +31,15 @@ impl Binary {
         );
         std::fs::write(dir.path().join("heal.yaml"), config).unwrap();
         std::fs::create_dir(dir.path().join("rules")).unwrap();
-        std::fs::write(dir.path().join("rules/web.yaml"), "web:NginxDown: {commands: [\"echo cured\"]}\n").unwrap();
-        let mut binary = Binary { child: spawn(&workspace, &fleet, dir.path()), log: Arc::default(), workspace, fleet, dir };
+        std::fs::write(dir.path().join("rules/web.yaml"), "web:NginxDown: {commands: [\"echo cured\"]}\n")
+            .unwrap();
+        let mut binary = Binary {
+            child: spawn(&workspace, &fleet, dir.path()),
+            log: Arc::default(),
+            workspace,
+            fleet,
+            dir,
+        };
         binary.follow();
         binary.ready(mode).await;
         binary
@@ -96,10 +103,13 @@ impl Binary {
 
     /// A message in the thread that can be read so.
     async fn said(&self, ts: &str, text: &str) -> String {
-        let look = |view: &View| view.thread(CHANNEL, ts).into_iter().find(|message| message.read().contains(text));
+        let look =
+            |view: &View| view.thread(CHANNEL, ts).into_iter().find(|message| message.read().contains(text));
         match self.workspace.wait_for(BOUND, look).await {
             Ok(message) => message.ts,
-            Err(_) => panic!("{text:?} was not said: {:#?}\n{}", self.workspace.thread(CHANNEL, ts), self.log()),
+            Err(_) => {
+                panic!("{text:?} was not said: {:#?}\n{}", self.workspace.thread(CHANNEL, ts), self.log())
+            }
         }
     }
 
@@ -108,7 +118,11 @@ impl Binary {
             let all = view.reactions(CHANNEL, ts);
             all.len() == 1 && all[0].0 == name
         };
-        assert!(self.workspace.wait_until(BOUND, alone).await.is_ok(), "{:?}", self.workspace.reactions(CHANNEL, ts));
+        assert!(
+            self.workspace.wait_until(BOUND, alone).await.is_ok(),
+            "{:?}",
+            self.workspace.reactions(CHANNEL, ts)
+        );
     }
 
     async fn go_on(&mut self, mode: Mode) {
@@ -149,7 +163,9 @@ async fn the_binary_heals_ends_on_sigterm_and_goes_on(mode: Mode) {
     let mut bot = Binary::start(mode).await;
     let post = |bot: &Binary, firing: bool| {
         let posting = Posting::of_sender("B0PROM", CHANNEL, "");
-        bot.workspace.post_message(posting.attachments(attachments(firing, "web", "NginxDown", &["web-1"]))).unwrap()
+        bot.workspace
+            .post_message(posting.attachments(attachments(firing, "web", "NginxDown", &["web-1"])))
+            .unwrap()
     };
     let alert = post(&bot, true);
     let declared = bot.said(&alert, "Waits for Approve").await;

@@ -168,10 +168,14 @@ fn a_request_without_slacks_signature_is_refused_and_touches_nothing() {
         let mut story = Plot::new(&rule("approve")).start(Mode::Http).await;
         let alert = json!({"type": "message", "channel": CHANNEL, "ts": "1.000001", "bot_id": "B0PROM", "subtype": "bot_message",
             "attachments": attachments(true, "web", "NginxDown", &["web-1"])});
-        let body = json!({"type": "event_callback", "event_id": "Ev1", "team_id": "T0SANDBOX", "event": alert}).to_string();
+        let body =
+            json!({"type": "event_callback", "event_id": "Ev1", "team_id": "T0SANDBOX", "event": alert})
+                .to_string();
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         let right = heal::slack::Secret::new("sandbox-signing-secret".to_owned());
-        let sign = |secret: &heal::slack::Secret, at: u64| heal::slack::http::sign(secret, &at.to_string(), body.as_bytes());
+        let sign = |secret: &heal::slack::Secret, at: u64| {
+            heal::slack::http::sign(secret, &at.to_string(), body.as_bytes())
+        };
         let wrong = heal::slack::Secret::new("a guess".to_owned());
         let old = now - 3600;
         for (what, signature, at) in [
@@ -190,7 +194,12 @@ fn a_request_without_slacks_signature_is_refused_and_touches_nothing() {
                 assert_eq!(status, 401, "{what} at {path}");
             }
         }
-        let (status, _) = web::request(story.listen(), "POST /slack/events HTTP/1.1\r\ncontent-type: application/json", &body).await;
+        let (status, _) = web::request(
+            story.listen(),
+            "POST /slack/events HTTP/1.1\r\ncontent-type: application/json",
+            &body,
+        )
+        .await;
         assert_eq!(status, 401, "no headers at all");
         // The same with the right signature is an alert: the refusals above were not for its form.
         let head = format!(
