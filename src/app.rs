@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::aws::{Ssm, Targets};
 use crate::config::{Config, Mode};
-use crate::engine::metrics::Metrics;
+use crate::engine::metrics::{Metrics, NameLabel};
 use crate::engine::{Clock, Engine, Parts};
 use crate::rule::RuleSet;
 use crate::slack::{self, Secret};
@@ -173,7 +173,10 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
     progress.say(Some("Slack has not been reached yet".to_owned()));
 
     let mode = settings.config.slack.mode;
-    let probes = probes(mode, &store, &status, &progress, &metrics, &stopping);
+    let (queue, sending) =
+        slack::send::Queue::new(client.clone(), slack::send::Options::default(), stopping.clone());
+    let seen = Seen { metrics: Arc::clone(&metrics), counters: Arc::clone(&counters), queue: queue.clone() };
+    let probes = probes(mode, &store, &status, &progress, seen, &stopping);
     let mut router = web::router(Arc::new(probes));
     if let (Mode::Http, Some(secret)) = (mode, &settings.secrets.signing_secret) {
         let options = slack::http::Options::new(secret.clone());
@@ -185,8 +188,9 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
         }
     });
     let listening = Listening { client: client.clone(), status_writer, deliveries_writer, counters };
-    let main = Main { settings, store: store.clone(), client, ssm, metrics, progress, status, stopping };
-    let main = tokio::spawn(main.run(listening, deliveries));
+    let main =
+        Main { settings, store: store.clone(), client, queue, ssm, metrics, progress, status, stopping };
+    let main = tokio::spawn(main.run(listening, deliveries, tokio::spawn(sending)));
     Ok(Running { listen, shutdown, main, web, store })
 }
 
@@ -195,12 +199,11 @@ fn probes(
     store: &Store,
     status: &watch::Receiver<slack::socket::Status>,
     progress: &Arc<Progress>,
-    metrics: &Arc<Metrics>,
+    seen: Seen,
     stopping: &watch::Receiver<bool>,
 ) -> web::Probes {
     let (store, progress, stopping) = (store.clone(), Arc::clone(progress), stopping.clone());
     let (status, connections) = (status.clone(), status.clone());
-    let metrics = Arc::clone(metrics);
     web::Probes {
         problems: Box::new(move || {
             let (store, progress) = (store.clone(), Arc::clone(&progress));
@@ -223,9 +226,40 @@ fn probes(
             })
         }),
         metrics: Box::new(move || {
-            metrics.connections.set(i64::from(connections.borrow().connected));
-            metrics.text()
+            seen.metrics.connections.set(i64::from(connections.borrow().connected));
+            seen.text()
         }),
+    }
+}
+
+/// What `/metrics` tells of.
+struct Seen {
+    metrics: Arc<Metrics>,
+    counters: Arc<slack::Counters>,
+    queue: slack::send::Queue,
+}
+
+impl Seen {
+    fn text(&self) -> String {
+        let counters = &self.counters;
+        for (name, counter) in [
+            ("delivered", &counters.delivered),
+            ("redelivered", &counters.redelivered),
+            ("malformed", &counters.malformed),
+            ("unknown", &counters.unknown),
+            ("oversized", &counters.oversized),
+            ("forged", &counters.forged),
+            ("acknowledged", &counters.acknowledged),
+            ("unacknowledged", &counters.unacknowledged),
+            ("connects", &counters.connects),
+            ("breaks", &counters.breaks),
+        ] {
+            let count = counter.load(std::sync::atomic::Ordering::Relaxed);
+            let gauge = self.metrics.deliveries.get_or_create(&NameLabel { name });
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        self.metrics.queue_depth.set(i64::try_from(self.queue.depth()).unwrap_or(i64::MAX));
+        self.metrics.text()
     }
 }
 
@@ -242,6 +276,7 @@ struct Main {
     settings: Settings,
     store: Store,
     client: slack::Client,
+    queue: slack::send::Queue,
     ssm: Ssm,
     metrics: Arc<Metrics>,
     progress: Arc<Progress>,
@@ -254,6 +289,7 @@ impl Main {
         self,
         listening: Listening,
         deliveries: mpsc::Receiver<slack::Delivery>,
+        sending: JoinHandle<()>,
     ) -> anyhow::Result<()> {
         let mut stopping = self.stopping.clone();
         let met = tokio::select! {
@@ -261,10 +297,7 @@ impl Main {
             _ = stopping.wait_for(|stop| *stop) => return Ok(()),
         };
         let (identity, channels) = met;
-        let Main { settings, store, client, ssm, metrics, progress, status, stopping } = self;
-        let (queue, sending) =
-            slack::send::Queue::new(client.clone(), slack::send::Options::default(), stopping.clone());
-        let sending = tokio::spawn(sending);
+        let Main { settings, store, client, queue, ssm, metrics, progress, status, stopping } = self;
         let targets = Targets::new(ssm.clone(), settings.config.aws.role_tag.clone());
         warm(&targets);
         let config = Arc::new(settings.config);
@@ -303,7 +336,8 @@ impl Main {
             _ => None,
         };
         progress.say(None);
-        engine.run(deliveries, stopping).await;
+        // An engine that ends by itself ends everything: a new start is better than half a bot.
+        engine.run(deliveries, stopping).await?;
         if let Some(listener) = listener {
             drop(listener.await);
         }
@@ -317,6 +351,11 @@ impl Main {
         loop {
             let error = match self.client.auth_test().await {
                 Ok(identity) => match self.find_channels().await {
+                    Ok(_) if identity.bot_id.is_empty() || identity.user_id.is_empty() => {
+                        bail!(
+                            "Slack does not say which bot this token is, so heal could not tell its own messages\nhint: SLACK_BOT_TOKEN has to be a bot token (xoxb-…)"
+                        )
+                    }
                     Ok(channels) => return Ok((identity, channels)),
                     Err(Lookup::Slack(error)) => error,
                     Err(Lookup::Missing(why)) => bail!(why),

@@ -107,6 +107,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// Writes a duration as people say it, rounded to two units: `12 minutes`, `1 hour 5 minutes`, `0.4 seconds`.
 pub fn say_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
+    if (1..50).contains(&millis) {
+        return "under 0.1 seconds".to_owned();
+    }
     if millis < 10_000 && !millis.is_multiple_of(1000) {
         return format!("{:.1} seconds", duration.as_secs_f64());
     }
@@ -160,6 +163,7 @@ mod tests {
     fn durations_are_said_in_two_units() {
         let say = |seconds| say_duration(Duration::from_secs(seconds));
         assert_eq!(say(0), "0 seconds");
+        assert_eq!(say_duration(Duration::from_millis(40)), "under 0.1 seconds");
         assert_eq!(say(61), "1 minute 1 second");
         assert_eq!(say(720), "12 minutes");
         assert_eq!(say(3600), "1 hour");

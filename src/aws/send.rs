@@ -60,10 +60,12 @@ impl Ssm {
                     tokio::time::sleep(self.timing.unsent).await;
                 }
                 Fault::NoCredentials { why } => {
-                    let why = format!(
-                        "{why}; hint: give heal an instance role, or AWS_ACCESS_KEY_ID or AWS_PROFILE"
+                    // The metadata service may be slow; nothing was sent, and the alert's age bounds this.
+                    tracing::error!(
+                        why,
+                        "no AWS credentials: {why}; hint: give heal an instance role, or AWS_ACCESS_KEY_ID or AWS_PROFILE"
                     );
-                    return Sent::Refused { why };
+                    return Sent::Throttled { retry_after: UNREACHED };
                 }
                 Fault::Unreached { .. } => return Sent::Throttled { retry_after: UNREACHED },
                 Fault::Unclear { why } => return self.clear_up(plan, target, run, since, why).await,

@@ -7,12 +7,13 @@ use super::commands::{announce, pause_now};
 use super::decide::{Decided, Opening, apply, open};
 use super::people::Denied;
 use super::{Engine, fresh_id};
-use crate::lifecycle::{Input, Outcome, Refused, Remediation, RemediationId, Trigger};
+use crate::lifecycle::{Input, Outcome, Refused, Remediation, RemediationId, State, Trigger};
 use crate::message::{self, AGAIN, APPROVE, HOLD, PAUSE, REJECT};
 use crate::slack::send::{Call, Job, Priority};
 use crate::slack::{Ack, Text};
-use crate::store::Record;
+use crate::store::{self, Record, Tx};
 use crate::text::clean;
+use crate::time::Timestamp;
 
 /// A press, read leniently: what is missing is empty and matches nothing.
 struct Press {
@@ -34,7 +35,11 @@ fn read(payload: &Value) -> Option<Press> {
     let channel = text(&payload["channel"]["id"]).or_else(|| text(&payload["container"]["channel_id"]))?;
     let message_ts = text(&payload["message"]["ts"]).or_else(|| text(&payload["container"]["message_ts"]))?;
     let action_ts = text(&action["action_ts"]).unwrap_or_default();
-    let delivery = text(&payload["trigger_id"]).unwrap_or_else(|| format!("{user}:{message_ts}:{action_ts}"));
+    let delivery = match text(&payload["trigger_id"]).filter(|id| !id.is_empty()) {
+        Some(id) => id,
+        None if action_ts.is_empty() => fresh_id().0,
+        None => format!("{user}:{message_ts}:{action_ts}"),
+    };
     Some(Press {
         team: text(&payload["user"]["team_id"]),
         thread_ts: text(&payload["message"]["thread_ts"])
@@ -53,7 +58,7 @@ enum Came {
     /// It did what it says; the messages show it.
     Done(Decided),
     Paused(Decided, Box<crate::gate::Pause>, usize),
-    Refused(String),
+    Refused(Decided, String),
     /// Slack delivered it twice.
     Repeated,
 }
@@ -77,7 +82,8 @@ impl Engine {
                         self.carry_out(decided);
                         announce(self, &message::answer::paused(&pause, held, &self.words()));
                     }
-                    Came::Refused(why) => {
+                    Came::Refused(decided, why) => {
+                        self.carry_out(decided);
                         self.metrics().refused_clicks.inc();
                         self.tell(&press, why);
                     }
@@ -191,20 +197,32 @@ impl Engine {
         let input = input(press.user.clone());
         let ground = self.ground();
         let (delivery, user) = (press.delivery.clone(), press.user.clone());
+        let pressed_on = press.message_ts.clone();
         self.store()
             .transact(move |tx| {
                 if !tx.take_delivery(&format!("click:{delivery}"), ground.now)? {
                     return Ok(Came::Repeated);
                 }
                 let mut out = Decided::default();
+                let declaring = tx
+                    .remediation(&id)?
+                    .is_some_and(|(this, _)| matches!(this.state, State::Declaring { .. }));
+                if declaring {
+                    // Slack showed the declaration before its answer reached us: the press proves it.
+                    let posted = Input::DeclarationPosted { ts: pressed_on };
+                    drop(apply(tx, &ground, &id, &posted, "heal", &mut out)?);
+                }
                 Ok(match apply(tx, &ground, &id, &input, &user, &mut out)? {
                     Ok(()) => Came::Done(out),
                     Err(refused) => {
                         let this = tx.remediation(&id)?.map(|(this, _)| this);
-                        Came::Refused(match this {
-                            Some(this) => message::refused(&refused, &this),
-                            None => "heal does not know this remediation any more.".to_owned(),
-                        })
+                        Came::Refused(
+                            out,
+                            match this {
+                                Some(this) => message::refused(&refused, &this),
+                                None => "heal does not know this remediation any more.".to_owned(),
+                            },
+                        )
                     }
                 })
             })
@@ -234,7 +252,7 @@ impl Engine {
                     who: &who,
                     why: &why,
                 })?;
-                Ok(Came::Refused(answer))
+                Ok(Came::Refused(Decided::default(), answer))
             })
             .await
     }
@@ -250,10 +268,11 @@ impl Engine {
                 }
                 let active = tx.active_pauses(ground.now)?;
                 if active.iter().any(|pause| pause.pattern == pattern && pause.until.is_none()) {
-                    return Ok(Came::Refused(format!(
+                    let why = format!(
                         "This rule is paused already. `/heal resume {}` ends it.",
                         crate::text::escape(&pattern)
-                    )));
+                    );
+                    return refuse(tx, ground.now, &user, why);
                 }
                 let mut out = Decided::default();
                 let (pause, held) = pause_now(tx, &ground, &pattern, &user, None, None, &mut out)?;
@@ -272,6 +291,12 @@ impl Engine {
             let why = message::refused(&Refused::NotWaiting { state: this.state.name() }, &this);
             return self.record_refusal(press, Some(&this.id), &why).await;
         }
+        if matches!(this.trigger, Trigger::Person { .. })
+            && let Some(rule) = self.rules().get(&this.rule_key)
+            && let Err(said) = self.somebody_else(&press.user, rule).await
+        {
+            return self.record_refusal(press, Some(&this.id), &said.text).await;
+        }
         let ground = self.ground();
         let (delivery, user) = (press.delivery.clone(), press.user.clone());
         let id = fresh_id();
@@ -281,16 +306,28 @@ impl Engine {
                     return Ok(Came::Repeated);
                 }
                 let Some(rule) = ground.rules.get(&this.rule_key).cloned() else {
-                    return Ok(Came::Refused(
-                        "The rule is not there any more, so it cannot run again.".to_owned(),
-                    ));
+                    let why = "The rule is not there any more, so it cannot run again.".to_owned();
+                    return refuse(tx, ground.now, &user, why);
                 };
-                if !tx.take_delivery(&format!("again:{}", this.id), ground.now)? {
-                    return Ok(Came::Refused(
-                        "Somebody ran this again already; see the newer declaration below.".to_owned(),
-                    ));
+                let note = format!("again:{}", this.id);
+                if let Some(successor) = tx.note(&note)?.map(RemediationId)
+                    && tx
+                        .remediation(&successor)?
+                        .is_some_and(|(next, _)| !next.is_over() || next.sent_at.is_some())
+                {
+                    let why = "Somebody ran this again already; see the newer declaration below.".to_owned();
+                    return refuse(tx, ground.now, &user, why);
                 }
                 let row = tx.remediation(&this.id)?.and_then(|(_, row)| row);
+                let resolved = match row {
+                    Some(row) => tx.alert_resolved_at(row)?.is_some(),
+                    None => false,
+                };
+                if resolved {
+                    let why = "The alert has resolved meanwhile, so there is nothing to heal.".to_owned();
+                    return refuse(tx, ground.now, &user, why);
+                }
+                tx.set_note(&note, &id.0)?;
                 let trigger = match this.trigger {
                     // What a person asked for stays asked for: somebody else approves it.
                     Trigger::Person { .. } => Trigger::Person { user },
@@ -312,4 +349,10 @@ impl Engine {
             })
             .await
     }
+}
+
+/// A private no, on record.
+fn refuse(tx: &mut dyn Tx, at: Timestamp, who: &str, why: String) -> store::Result<Came> {
+    tx.record(&Record { at, remediation: None, what: "refused", who, why: &why })?;
+    Ok(Came::Refused(Decided::default(), why))
 }

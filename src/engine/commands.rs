@@ -12,7 +12,7 @@ use super::receive::held_for;
 use super::{Engine, fresh_id};
 use crate::alert::{Alert, Origin, Status};
 use crate::gate::{Pause, Reason};
-use crate::lifecycle::{Input, State, Trigger};
+use crate::lifecycle::{Input, Trigger};
 use crate::message::answer::{self, HistoryRow, Open, StatusView};
 use crate::message::command::{self, Command};
 use crate::message::{self, Said};
@@ -40,7 +40,10 @@ impl Engine {
         let asker = Asker {
             user: text("user_id"),
             team: payload["team_id"].as_str().map(str::to_owned),
-            delivery: format!("command:{}:{}", text("trigger_id"), text("user_id")),
+            delivery: match text("trigger_id") {
+                id if id.is_empty() => format!("command:{}", fresh_id()),
+                id => format!("command:{id}"),
+            },
         };
         if asker.user.is_empty() {
             self.metrics().malformed.inc();
@@ -91,7 +94,11 @@ impl Engine {
             Some(ts) => self.key_of_thread(&channel, ts).await,
             None => None,
         };
-        let asker = Asker { user: user.clone(), team, delivery: format!("mention:{event_id}") };
+        let delivery = match event_id {
+            "" => format!("mention:{}", fresh_id()),
+            id => format!("mention:{id}"),
+        };
+        let asker = Asker { user: user.clone(), team, delivery };
         let said = self.obey(&asker, &text("text"), key.as_ref()).await;
         ack.done(None);
         if let Some(said) = said {
@@ -110,6 +117,11 @@ impl Engine {
 
     /// Does what a line says and answers it. `None`: Slack delivered it twice.
     async fn obey(&self, asker: &Asker, line: &str, thread: Option<&RuleKey>) -> Option<Said> {
+        if asker.team.as_deref().is_some_and(|team| team != self.parts().identity.team_id) {
+            // Rules show commands and hosts: nothing for people of other workspaces.
+            let text = self.say_denied(&Denied::Outsider, "ask heal", &[]);
+            return Some(Said { text, blocks: Vec::new() });
+        }
         let command = match command::parse(line, thread) {
             Ok(command) => command,
             Err(slip) => return Some(Said { text: slip.text, blocks: Vec::new() }),
@@ -272,18 +284,9 @@ impl Engine {
         if let Err(said) = self.may(asker, &approvers, "run this").await {
             return Ok(Some(said));
         }
-        if rule.stage == Stage::Approve {
-            let (mut others, unknown) = self.people().members(&approvers).await;
-            others.remove(&asker.user);
-            let enough = u32::try_from(others.len()).is_ok_and(|count| count >= rule.approvals);
-            if !enough {
-                if let Some(why) = unknown {
-                    let text = self.say_denied(&Denied::Unknown { why }, "run this", &approvers);
-                    return Ok(Some(Said { text, blocks: Vec::new() }));
-                }
-                self.record(&asker.user, "refused", &format!("run {key}: nobody else may approve")).await;
-                return Ok(Some(answer::nobody_else(&rule.key.to_string())));
-            }
+        if let Err(said) = self.somebody_else(&asker.user, &rule).await {
+            self.record(&asker.user, "refused", &format!("run {key}: nobody else may approve")).await;
+            return Ok(Some(said));
         }
         let alert = ordered_alert(&rule, key, host);
         let found = self.parts().targets.resolve(&alert).await;
@@ -333,6 +336,27 @@ impl Engine {
         let others: Vec<String> = self.parts().channels.iter().skip(1).cloned().collect();
         announce_in(self, &others, &answer::run_announced(&key, host, &asker.user));
         Ok(Some(answer::run_answer(&key, host, None)))
+    }
+
+    /// Whether somebody else than who asks can approve, where the rule wants approvals.
+    pub(super) async fn somebody_else(&self, asker: &str, rule: &Rule) -> Result<(), Said> {
+        if rule.stage != Stage::Approve {
+            return Ok(());
+        }
+        let own = &rule.approvers;
+        let approvers = if own.is_empty() { &self.config().approvers } else { own };
+        let (mut others, unknown) = self.people().members(approvers).await;
+        others.remove(asker);
+        if u32::try_from(others.len()).is_ok_and(|count| count >= rule.approvals) {
+            return Ok(());
+        }
+        Err(match unknown {
+            Some(why) => {
+                let text = self.say_denied(&Denied::Unknown { why }, "run this", approvers);
+                Said { text, blocks: Vec::new() }
+            }
+            None => answer::nobody_else(&rule.key.to_string()),
+        })
     }
 
     async fn tell_status(&self) -> store::Result<Said> {
@@ -481,10 +505,15 @@ pub(super) fn pause_now(
     pause.id = tx.insert_pause(&pause)?;
     tx.record(&Record { at: ground.now, remediation: None, what: "paused", who: by, why: pattern })?;
     let mut held = 0;
-    for (id, _) in tx.unsent_remediations()? {
+    for (id, key) in tx.unsent_remediations()? {
+        let Ok(Some((waiting, _))) = tx.remediation(&id) else { continue };
+        let own = format!("{}:{}", waiting.role(), waiting.alert.name);
+        if !pause_matches(pattern, &key.to_string()) && !pause_matches(pattern, &own) {
+            continue;
+        }
         drop(apply(tx, ground, &id, &Input::Woken, by, out)?);
-        let stopped = out.changed.get(&id).is_some_and(|now| matches!(now.state, State::Ended { .. }));
-        held += usize::from(stopped);
+        let paused = |reason: &Reason| matches!(reason, Reason::Paused { .. });
+        held += usize::from(out.changed.get(&id).and_then(|now| held_for(now)).is_some_and(paused));
     }
     Ok((pause, held))
 }

@@ -145,7 +145,13 @@ pub(super) fn apply(
             // One row that cannot be read must not stop the others.
             tracing::error!(remediation = %id, why, "a stored {what} cannot be read; {id} is set aside");
             tx.set_aside(id)?;
-            tx.record(&Record { at: ground.now, remediation: Some(id), what: "set_aside", who: "heal", why: &why })?;
+            tx.record(&Record {
+                at: ground.now,
+                remediation: Some(id),
+                what: "set_aside",
+                who: "heal",
+                why: &why,
+            })?;
             return Ok(Err(Refused::Over { outcome: None }));
         }
         Err(error) => return Err(error),
@@ -409,6 +415,16 @@ fn pause_of(active: &[Pause], remediation: &Remediation) -> Option<Pause> {
         .filter(|pause| holds(&pause.pattern))
         .max_by_key(|pause| (pause.until.is_none(), pause.until, pause.id))
         .cloned()
+}
+
+/// Whether nothing stops this remediation: no pause holds it, and its alert has not resolved.
+pub(super) fn still_wanted(tx: &mut dyn Tx, id: &RemediationId, now: Timestamp) -> store::Result<bool> {
+    let Some((remediation, row)) = tx.remediation(id)? else { return Ok(false) };
+    let resolved = match row {
+        Some(row) => tx.alert_resolved_at(row)?.is_some(),
+        None => false,
+    };
+    Ok(!resolved && pause_of(&tx.active_pauses(now)?, &remediation).is_none())
 }
 
 /// Whether a pause's pattern holds this key; `*` alone is everything.

@@ -38,6 +38,8 @@ pub struct Metrics {
     pub connections: Gauge<i64, AtomicI64>,
     pub queue_depth: Gauge<i64, AtomicI64>,
     pub running: Gauge<i64, AtomicI64>,
+    /// What became of Slack's deliveries, as the adapter counts them.
+    pub deliveries: Family<NameLabel, Gauge<i64, AtomicI64>>,
     /// Seconds from a delivery to its commit.
     pub commit_seconds: Histogram,
 }
@@ -61,6 +63,7 @@ impl Default for Metrics {
             connections: Gauge::default(),
             queue_depth: Gauge::default(),
             running: Gauge::default(),
+            deliveries: Family::default(),
             commit_seconds: Histogram::new([0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0, 3.0]),
         };
         registry.register("alerts", "Alerts read, by sender", metrics.alerts.clone());
@@ -107,6 +110,11 @@ impl Default for Metrics {
             "slack_queue_depth",
             "Calls to Slack waiting or under way",
             metrics.queue_depth.clone(),
+        );
+        registry.register(
+            "slack_deliveries",
+            "Deliveries of Slack, by what became of them",
+            metrics.deliveries.clone(),
         );
         registry.register("running_commands", "Commands with SSM", metrics.running.clone());
         registry.register("commit_seconds", "From a delivery to its commit", metrics.commit_seconds.clone());

@@ -66,6 +66,9 @@ struct Inner {
     alarm: timer::Alarm,
     watched: watch::Watched,
     reactions: react::Reactions,
+    newest: perform::Newest,
+    /// Read-held by sendings under way, so that a stop can wait for them.
+    sending: tokio::sync::RwLock<()>,
     started_at: crate::time::Timestamp,
 }
 
@@ -81,34 +84,53 @@ impl Engine {
             alarm: timer::Alarm::default(),
             watched: watch::Watched::default(),
             reactions: react::Reactions::default(),
+            newest: perform::Newest::default(),
+            sending: tokio::sync::RwLock::new(()),
             started_at,
         }))
     }
 
-    /// Takes deliveries and does all that follows from them, until `shutdown` says true.
-    pub async fn run(&self, mut deliveries: mpsc::Receiver<Delivery>, mut shutdown: channel::Receiver<bool>) {
-        if let Err(error) = self.resume().await {
+    /// Takes deliveries and does all that follows from them, until `shutdown` says true. An error when
+    /// a part of it ended by itself: then nothing is right any more, and a new start is better.
+    pub async fn run(
+        &self,
+        mut deliveries: mpsc::Receiver<Delivery>,
+        mut shutdown: channel::Receiver<bool>,
+    ) -> anyhow::Result<()> {
+        while let Err(error) = self.resume().await {
             self.store_failed("reading what is owed", &error);
+            tokio::select! {
+                () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
+                _ = shutdown.wait_for(|stop| *stop) => return Ok(()),
+            }
         }
-        let time = tokio::spawn({
+        let mut time = tokio::spawn({
             let engine = self.clone();
             async move { engine.keep_time().await }
         });
-        let watch = tokio::spawn({
+        let mut watch = tokio::spawn({
             let engine = self.clone();
             async move { engine.keep_watching().await }
         });
-        loop {
+        let ended = loop {
             tokio::select! {
                 delivery = deliveries.recv() => match delivery {
                     Some(delivery) => self.take(delivery),
-                    None => break,
+                    None => break Ok(()),
                 },
-                _ = shutdown.wait_for(|stop| *stop) => break,
+                ended = &mut time => break Err(anyhow::anyhow!("the timers ended: {ended:?}")),
+                ended = &mut watch => break Err(anyhow::anyhow!("the watching of SSM ended: {ended:?}")),
+                _ = shutdown.wait_for(|stop| *stop) => break Ok(()),
             }
-        }
+        };
         time.abort();
         watch.abort();
+        // A command on its way to SSM gets its answer: what is unclear needs a person.
+        let patience = std::time::Duration::from_secs(8);
+        if tokio::time::timeout(patience, self.0.sending.write()).await.is_err() {
+            tracing::warn!("a command was still on its way to SSM; the next start looks it up");
+        }
+        ended
     }
 
     /// Looks up who the approvers are, so that the first click need not wait, and says which groups

@@ -1,24 +1,53 @@
 //! Effects, carried out. Each is owed in the store before and settled there after; texts are rendered
 //! from the remediation as it is now, so that of several owed updates only the newest is sent.
 
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::Engine;
-use super::decide::{Decided, apply, plan_for};
-use super::receive::held_for;
-use crate::lifecycle::{Effect, Input, Remediation, RemediationId, State};
+use super::decide::{Decided, Ground, apply, plan_for};
+use crate::lifecycle::{Effect, Ending, Input, Remediation, RemediationId, State};
 use crate::message::{self, Said};
 use crate::plan::Unusable;
 use crate::slack::send::{Call, Done, Job, Priority};
 use crate::slack::{Metadata, Post, Text, Upload};
-use crate::store::{self, Owed};
+use crate::store::{self, Owed, Tx};
+
+/// What Slack could not be told for now is told again after this.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// The newest generation of each update that was handed to the queue.
+#[derive(Debug, Default)]
+pub(super) struct Newest(Mutex<HashMap<(RemediationId, Effect), (i64, Instant)>>);
+
+impl Newest {
+    /// Whether this is the newest so far, or as new.
+    fn take(&self, owed: &Owed) -> bool {
+        let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if newest.len() > 10_000 {
+            newest.retain(|_, (_, at)| at.elapsed() < Duration::from_secs(600));
+        }
+        let key = (owed.remediation.clone(), owed.effect);
+        let (generation, at) = newest.entry(key).or_insert((owed.generation, Instant::now()));
+        if owed.generation < *generation {
+            return false;
+        }
+        (*generation, *at) = (owed.generation, Instant::now());
+        true
+    }
+}
 
 impl Engine {
     /// Carries an owed effect out. `again`: it may have happened before a restart.
     pub(super) fn perform(&self, owed: Owed, remediation: Arc<Remediation>, again: bool) {
+        let updates = matches!(owed.effect, Effect::UpdateDeclaration | Effect::UpdateReport);
+        if updates && !self.0.newest.take(&owed) {
+            return; // A newer one is on its way already; two tasks carried out two commits.
+        }
         let engine = self.clone();
         match owed.effect {
             Effect::Resolve => drop(tokio::spawn(async move { engine.resolve(owed, &remediation).await })),
@@ -98,35 +127,44 @@ impl Engine {
         let done = self.parts().queue.submit(job);
         let engine = self.clone();
         tokio::spawn(async move {
-            if let Done::GaveUp(error) = done.await {
-                engine.gave_up("updating a message", &owed, &error);
-                if !error.is_permanent() {
-                    return; // Still owed; the next start does it.
+            match done.await {
+                Done::Sent { .. } => engine.settled(&owed).await,
+                // What took its place settles it.
+                Done::Superseded => {}
+                Done::GaveUp(error) => {
+                    engine.gave_up("updating a message", &owed, &error);
+                    engine.settle_or_retry(owed, &error).await;
                 }
             }
-            engine.settled(&owed).await;
         });
     }
 
     fn say_why_not(&self, owed: Owed, remediation: &Remediation, again: bool) {
         let engine = self.clone();
-        let reason = held_for(remediation).filter(|_| !remediation.origin.ts.is_empty());
-        let Some(reason) = reason else {
+        let key = remediation.rule_key.to_string();
+        let said = match &remediation.state {
             // Nothing to answer to: who asked by `/heal run` was told in private.
+            _ if remediation.origin.ts.is_empty() => None,
+            State::Ended { why: Ending::Gate { reason }, .. } => {
+                Some(message::why_not_here(reason, &key, remediation.policy.owner.as_deref(), &self.words()))
+            }
+            State::Ended { why: Ending::ResolvedItself, .. } => Some(message::resolved_itself(&key)),
+            _ => None,
+        };
+        let Some(said) = said else {
             tokio::spawn(async move { engine.settled(&owed).await });
             return;
         };
-        let said = message::why_not(reason, &remediation.rule_key.to_string(), &self.words());
         let done =
             self.parts().queue.submit(self.post(remediation, "why_not", said, Priority::Declaration, again));
         tokio::spawn(async move {
-            if let Done::GaveUp(error) = done.await {
-                engine.gave_up("saying why nothing runs", &owed, &error);
-                if !error.is_permanent() {
-                    return;
+            match done.await {
+                Done::Sent { .. } | Done::Superseded => engine.settled(&owed).await,
+                Done::GaveUp(error) => {
+                    engine.gave_up("saying why nothing runs", &owed, &error);
+                    engine.settle_or_retry(owed, &error).await;
                 }
             }
-            engine.settled(&owed).await;
         });
     }
 
@@ -141,6 +179,7 @@ impl Engine {
             Done::GaveUp(error) => {
                 self.gave_up("posting a declaration", &owed, &error);
                 if !error.is_permanent() {
+                    self.retry_later(owed);
                     return;
                 }
                 Input::DeclarationRefused { why: error.to_string() }
@@ -149,19 +188,46 @@ impl Engine {
         self.settle_with(owed, input).await;
     }
 
-    /// Slack took the report: the output goes after it where it did not fit.
-    async fn reported(&self, owed: Owed, rendered: &Remediation, done: Done, again: bool) {
+    /// Slack took the report: its place is kept, and the output goes after it where it did not fit.
+    async fn reported(&self, owed: Owed, rendered: &Arc<Remediation>, done: Done, again: bool) {
         let ts = match done {
             Done::Sent { ts: Some(ts) } => ts,
             Done::Sent { ts: None } | Done::Superseded => return,
             Done::GaveUp(error) => {
                 self.gave_up("posting a report", &owed, &error);
-                if error.is_permanent() {
-                    self.settled(&owed).await;
+                if !error.is_permanent() {
+                    self.retry_later(owed);
+                    return;
                 }
-                return;
+                // Slack may refuse these blocks and still take the text: an outcome is never silent.
+                let mut said = message::report(rendered, &self.words());
+                said.blocks.clear();
+                let plain = self.post(rendered, "report_text", said, Priority::Report, again);
+                match self.parts().queue.submit(plain).await {
+                    Done::Sent { ts: Some(ts) } => ts,
+                    _ => return self.settled(&owed).await,
+                }
             }
         };
+        let said_of = rendered.state.clone();
+        self.persist("keeping a report's place", {
+            let id = owed.remediation.clone();
+            move |tx, ground| {
+                let mut out = Decided::default();
+                let posted = Input::ReportPosted { ts: ts.clone() };
+                drop(apply(tx, ground, &id, &posted, "heal", &mut out)?);
+                // The outcome came while the report was on its way: it has to say so.
+                if let Some((now, _)) = tx.remediation(&id)?
+                    && now.state != said_of
+                {
+                    let update = tx.owe(&id, Effect::UpdateReport)?;
+                    out.changed.insert(id.clone(), Arc::new(now));
+                    out.owed.push(update);
+                }
+                Ok(out)
+            }
+        })
+        .await;
         if let Some(file) = message::attachment(rendered) {
             let upload = Upload {
                 channel: rendered.origin.channel.clone(),
@@ -176,31 +242,25 @@ impl Engine {
                 self.gave_up("uploading the output", &owed, &error);
             }
         }
-        let said_of = rendered.state.clone();
-        let ground = self.ground();
-        let settled = self.store().transact(move |tx| {
-            let mut out = Decided::default();
-            tx.settle(&owed)?;
-            drop(apply(tx, &ground, &owed.remediation, &Input::ReportPosted { ts }, "heal", &mut out)?);
-            // The outcome came while the report was on its way: it has to say so.
-            if let Some((now, _)) = tx.remediation(&owed.remediation)?
-                && now.state != said_of
-            {
-                let update = tx.owe(&owed.remediation, Effect::UpdateReport)?;
-                out.changed.insert(owed.remediation.clone(), Arc::new(now));
-                out.owed.push(update);
-            }
-            Ok(out)
-        });
-        match settled.await {
-            Ok(out) => self.carry_out(out),
-            Err(error) => self.store_failed("keeping a report's place", &error),
-        }
+        self.settled(&owed).await;
     }
 
-    /// Looks the node up, and hands the plan for it to the lifecycle.
+    /// Looks the node up, and hands the plan for it to the lifecycle. While AWS is away it tries on,
+    /// for as long as the remediation waits for it.
     async fn resolve(&self, owed: Owed, remediation: &Remediation) {
-        let found = self.parts().targets.resolve(&remediation.alert).await;
+        let State::Resolving { until } = remediation.state else { return self.settled(&owed).await };
+        let mut pause = Duration::from_secs(2);
+        let found = loop {
+            let found = self.parts().targets.resolve(&remediation.alert).await;
+            match &found {
+                Err(Unusable::LookupFailed { why }) if self.clock().now().plus(pause) < until => {
+                    tracing::warn!(remediation = %owed.remediation, why, "the node of {} could not be looked up; trying again", owed.remediation);
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(30));
+                }
+                _ => break found,
+            }
+        };
         let rules = self.rules();
         let found = match rules.get(&remediation.rule_key) {
             Some(rule) => found.and_then(|target| plan_for(rule, &remediation.alert, target)),
@@ -211,26 +271,61 @@ impl Engine {
 
     /// The effect is done, and this came of it: both in one transaction.
     pub(super) async fn settle_with(&self, owed: Owed, input: Input) {
-        let ground = self.ground();
-        let decided = self.store().transact(move |tx| {
+        self.persist("keeping what came of an effect", move |tx, ground| {
             let mut out = Decided::default();
             tx.settle(&owed)?;
-            drop(apply(tx, &ground, &owed.remediation, &input, "heal", &mut out)?);
+            drop(apply(tx, ground, &owed.remediation, &input, "heal", &mut out)?);
             Ok(out)
-        });
-        match decided.await {
-            Ok(decided) => self.carry_out(decided),
-            Err(error) => self.store_failed("keeping what came of an effect", &error),
-        }
+        })
+        .await;
     }
 
     /// The effect is done and nothing came of it.
     pub(super) async fn settled(&self, owed: &Owed) {
         let owed = owed.clone();
-        let settled: store::Result<_> = self.store().transact(move |tx| tx.settle(&owed)).await;
-        if let Err(error) = settled {
-            self.store_failed("settling an effect", &error);
+        self.persist("settling an effect", move |tx, _| tx.settle(&owed).map(|_| Decided::default())).await;
+    }
+
+    /// Keeps what happened outside, however long the store is in trouble: it cannot be unhappened.
+    async fn persist<F>(&self, doing: &'static str, work: F)
+    where
+        F: Fn(&mut dyn Tx, &Ground) -> store::Result<Decided> + Clone + Send + 'static,
+    {
+        let mut pause = Duration::from_millis(200);
+        loop {
+            let (ground, work) = (self.ground(), work.clone());
+            match self.store().transact(move |tx| work(tx, &ground)).await {
+                Ok(decided) => return self.carry_out(decided),
+                Err(store::Error::Stopped) => return,
+                Err(error) => self.store_failed(doing, &error),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
         }
+    }
+
+    /// Slack refused it for good: done. It may take it later: again in a while.
+    async fn settle_or_retry(&self, owed: Owed, error: &crate::slack::Error) {
+        if error.is_permanent() {
+            self.settled(&owed).await;
+        } else {
+            self.retry_later(owed);
+        }
+    }
+
+    /// Performs a still owed effect again after a while, as after a restart: looked up first.
+    fn retry_later(&self, owed: Owed) {
+        let engine = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(RETRY).await;
+            let id = owed.remediation.clone();
+            let found = engine.store().transact(move |tx| tx.remediation(&id)).await;
+            match found {
+                Ok(Some((remediation, _))) => engine.perform(owed, Arc::new(remediation), true),
+                Ok(None) | Err(store::Error::Stopped) => {}
+                Err(error) => engine.store_failed("reading what is owed", &error),
+            }
+        });
     }
 
     pub(super) fn gave_up(&self, doing: &str, owed: &Owed, error: &crate::slack::Error) {

@@ -24,6 +24,14 @@ pub(super) struct Reactions {
     gathering: Mutex<HashMap<Place, Vec<Owed>>>,
 }
 
+/// What became of a reaction.
+enum Set {
+    Done,
+    /// Slack refuses it for good (the message is gone, …).
+    Never,
+    NotNow,
+}
+
 impl Reactions {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Place, Vec<Owed>>> {
         self.gathering.lock().unwrap_or_else(PoisonError::into_inner)
@@ -72,18 +80,24 @@ impl Engine {
             Err(error) => return self.store_failed("reading what a reaction shows", &error),
         };
         let wanted = message::reaction_for(all.iter());
-        let mut set = shown.clone();
         if shown.as_deref() != Some(wanted) {
-            if self.call(place, wanted, true).await {
-                set = Some(wanted.to_owned());
+            match self.call(place, wanted, true).await {
+                Set::Done => {}
+                Set::Never => return self.settle_reactions(None, owed).await,
+                // Still owed: the next start sets it.
+                Set::NotNow => return,
             }
-            if let Some(old) = shown.filter(|_| set.as_deref() == Some(wanted)) {
+            if let Some(old) = shown {
                 self.call(place, &old, false).await;
             }
         }
+        self.settle_reactions(Some((note, wanted)), owed).await;
+    }
+
+    async fn settle_reactions(&self, shown: Option<(String, &'static str)>, owed: Vec<Owed>) {
         let settled = self.store().transact(move |tx| {
-            if let Some(name) = set {
-                tx.set_note(&note, &name)?;
+            if let Some((note, name)) = &shown {
+                tx.set_note(note, name)?;
             }
             for owed in &owed {
                 tx.settle(owed)?;
@@ -95,17 +109,17 @@ impl Engine {
         }
     }
 
-    /// Sets or takes one reaction; whether Slack did.
-    async fn call(&self, place: &Place, name: &str, set: bool) -> bool {
+    /// Sets or takes one reaction.
+    async fn call(&self, place: &Place, name: &str, set: bool) -> Set {
         let (channel, ts) = place.clone();
         let name = name.to_owned();
         let call = if set { Call::React { channel, ts, name } } else { Call::Unreact { channel, ts, name } };
         match self.parts().queue.submit(Job::new(call, Priority::Reaction)).await {
-            Done::Sent { .. } => true,
-            Done::Superseded => false,
+            Done::Sent { .. } => Set::Done,
+            Done::Superseded => Set::NotNow,
             Done::GaveUp(error) => {
                 tracing::warn!(%error, channel = %place.0, ts = %place.1, "a reaction could not be set");
-                false
+                if error.is_permanent() { Set::Never } else { Set::NotNow }
             }
         }
     }

@@ -118,7 +118,7 @@ impl Engine {
     fn take_posted(&self, sender: Arc<Sender>, message: Message, ack: Ack) {
         let received = std::time::Instant::now();
         let ground = self.ground();
-        let reading = alert::read(&sender, &message, &|role| ground.rules.is_known_role(role));
+        let reading = read(&sender, &message, &ground);
         self.count_reading(&sender, &message, &reading);
         let origin = Origin {
             sender: sender.name.clone(),
@@ -127,15 +127,13 @@ impl Engine {
             at: message.at,
         };
         let news: Vec<News> = match &reading {
-            Reading::Alerts(alerts) => {
-                alerts.iter().take(MAX_ALERTS).map(|alert| self.news(alert, &ground)).collect()
-            }
+            Reading::Alerts(alerts) => bounded(alerts).map(|alert| self.news(alert, &ground)).collect(),
             Reading::NotAnAlert(_) | Reading::Unreadable(_) => Vec::new(),
         };
         let unreadable = match reading {
             Reading::Unreadable(why) => Some(why),
-            Reading::Alerts(alerts) if alerts.len() > MAX_ALERTS => {
-                Some(format!("{} alerts in one message; the first {MAX_ALERTS} were read", alerts.len()))
+            Reading::Alerts(alerts) if bounded(&alerts).count() < alerts.len() => {
+                Some(format!("{} alerts in one message; the first {MAX_ALERTS} were taken", alerts.len()))
             }
             Reading::Alerts(_) | Reading::NotAnAlert(_) => None,
         };
@@ -224,32 +222,45 @@ impl Engine {
     /// An edit may resolve the alert that the message carried; it never raises one.
     fn take_edited(&self, sender: &Arc<Sender>, message: &Message, event_id: &str, ack: Ack) {
         let ground = self.ground();
-        let reading = alert::read(sender, message, &|role| ground.rules.is_known_role(role));
-        let resolved: Vec<Alert> = match reading {
-            Reading::Alerts(alerts) => {
-                alerts.into_iter().filter(|alert| alert.status == Status::Resolved).collect()
-            }
-            Reading::NotAnAlert(_) | Reading::Unreadable(_) => Vec::new(),
-        };
-        if resolved.is_empty() {
-            ack.done(None);
-            return;
-        }
+        let reading = read(sender, message, &ground);
+        self.count_reading(sender, message, &reading);
         let (channel, ts) = (message.channel.clone(), message.ts.clone());
-        let delivery = format!("edit:{event_id}");
+        let name = if event_id.is_empty() { fresh_id().0 } else { event_id.to_owned() };
+        let delivery = format!("edit:{name}");
+        let sender_name = sender.name.clone();
         let received = std::time::Instant::now();
         let committed = self.store().transact(move |tx| {
             let mut out = Decided::default();
             if !tx.take_delivery(&delivery, ground.now)? {
                 return Ok(None);
             }
+            let now_says = match reading {
+                Reading::Alerts(alerts) => alerts,
+                Reading::NotAnAlert(_) => Vec::new(),
+                Reading::Unreadable(why) => {
+                    tx.tally(&format!("unreadable:{sender_name}"), &clean(&why, 200), ground.now)?;
+                    Vec::new()
+                }
+            };
+            let (resolved, fires): (Vec<Alert>, Vec<Alert>) =
+                now_says.into_iter().partition(|alert| alert.status == Status::Resolved);
             let carried = tx.alerts_of(&channel, &ts)?;
+            if carried.is_empty() {
+                // The edit overtook its message: what it says is kept for when that comes.
+                for alert in &resolved {
+                    tx.set_note(&overtaken(&channel, &ts, alert), "resolved")?;
+                }
+            }
             let firing: Vec<_> = carried.iter().filter(|row| row.alert.status == Status::Firing).collect();
             for row in &firing {
                 let same = resolved.iter().any(|alert| alert.identity() == row.alert.identity());
                 // A template whose resolved form drops labels still speaks of the one alert it carried.
-                let only = firing.len() == 1 && resolved.len() == 1 && resolved[0].name == row.alert.name;
-                if (same || only) && tx.resolve_alert(row.id, ground.now)? {
+                let only = firing.len() == 1
+                    && fires.is_empty()
+                    && resolved.len() == 1
+                    && resolved[0].name == row.alert.name;
+                let still = fires.iter().any(|alert| alert.identity() == row.alert.identity());
+                if (same || only) && !still && tx.resolve_alert(row.id, ground.now)? {
                     wake_alert(tx, &ground, row.id, &mut out)?;
                 }
             }
@@ -286,6 +297,12 @@ fn keep_news(
         }
         return Ok(());
     }
+    // Slack does not keep the order: "resolved", or an edit that says so, may have come before.
+    let over = tx.resolved_since(&sender.name, &alert.identity(), origin.at)?;
+    let edited = tx.note(&overtaken(&origin.channel, &origin.ts, &alert))?;
+    if let Some(at) = over.or(edited.map(|_| ground.now)) {
+        tx.resolve_alert(row, at)?;
+    }
     let Some(rule) = rule else {
         let what = format!("{}:{}", alert.role.as_deref().unwrap_or("-"), alert.name);
         return tx.tally("without_rule", &what, ground.now);
@@ -302,6 +319,31 @@ fn keep_news(
     };
     open(tx, ground, opening, out)?;
     Ok(())
+}
+
+/// Reads a message. A reader that fails must not take the bot with it, nor the message: it counts as
+/// unreadable, and people hear of it.
+fn read(sender: &Sender, message: &Message, ground: &Ground) -> Reading {
+    let known = |role: &str| ground.rules.is_known_role(role);
+    let reading =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| alert::read(sender, message, &known)));
+    reading.unwrap_or_else(|_| {
+        Reading::Unreadable("the reader failed on it; this is a defect of heal".to_owned())
+    })
+}
+
+/// All that resolved, and as many firing ones as one message may raise.
+fn bounded(alerts: &[Alert]) -> impl Iterator<Item = &Alert> {
+    let mut firing = 0;
+    alerts.iter().filter(move |alert| {
+        firing += usize::from(alert.status == Status::Firing);
+        alert.status == Status::Resolved || firing <= MAX_ALERTS
+    })
+}
+
+/// Where it is kept that an edit resolved an alert whose message has not come yet.
+fn overtaken(channel: &str, ts: &str, alert: &Alert) -> String {
+    format!("overtaken:{channel}:{ts}:{}", alert.identity())
 }
 
 /// Lets the remediations of an alert that resolved look at the facts.

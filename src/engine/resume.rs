@@ -1,19 +1,40 @@
 //! Start-up: what is owed is carried out, what runs is watched, what is due is woken.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Engine;
 use crate::store;
 
+/// What was under way at the last stop gets this long to be heard of.
+const PATIENCE: Duration = Duration::from_secs(90);
+
 impl Engine {
     pub(super) async fn resume(&self) -> store::Result<()> {
+        let patience = self.clock().now().plus(PATIENCE);
         let (open, owed) = self
             .store()
-            .transact(|tx| {
+            .transact(move |tx| {
+                // Deadlines that passed while nobody looked give the world time to answer first.
+                for mut open in tx.open_remediations()? {
+                    let before = open.state.clone();
+                    open.state.not_due_before(patience);
+                    if open.state != before {
+                        tx.update_remediation(&open)?;
+                    }
+                }
                 let mut owed = Vec::new();
                 for effect in tx.owed()? {
-                    if let Some((remediation, _)) = tx.remediation(&effect.remediation)? {
-                        owed.push((effect, remediation));
+                    match tx.remediation(&effect.remediation) {
+                        Ok(Some((remediation, _))) => owed.push((effect, remediation)),
+                        Ok(None) => {}
+                        Err(store::Error::Corrupt { what, why }) => {
+                            tracing::error!(
+                                why,
+                                "a stored {what} cannot be read; what it owes is passed over"
+                            );
+                        }
+                        Err(error) => return Err(error),
                     }
                 }
                 Ok((tx.open_remediations()?, owed))

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::Engine;
 use super::decide::{Decided, apply};
 use crate::aws::{Kind, Seen};
-use crate::lifecycle::{Input, Remediation, RemediationId, State};
+use crate::lifecycle::{Input, Refused, Remediation, RemediationId, State};
 
 /// The first look after the sending, and the longest between two.
 const FIRST: Duration = Duration::from_millis(200);
@@ -64,6 +64,14 @@ impl Watched {
             Arc::clone(&entry.remediation)
         })
         .collect()
+    }
+
+    /// These run no more, whatever a late snapshot said.
+    fn forget(&self, over: &[RemediationId]) {
+        let mut running = self.lock();
+        for id in over {
+            running.remove(id);
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -126,13 +134,20 @@ impl Engine {
         let ground = self.ground();
         let decided = self.store().transact(move |tx| {
             let mut out = Decided::default();
-            for (id, input) in &inputs {
-                drop(apply(tx, &ground, id, input, "ssm", &mut out)?);
+            let mut over = Vec::new();
+            for (id, input) in inputs {
+                let taken = apply(tx, &ground, &id, &input, "ssm", &mut out)?;
+                if matches!(taken, Err(Refused::Over { .. } | Refused::NotWaiting { .. })) {
+                    over.push(id);
+                }
             }
-            Ok(out)
+            Ok((out, over))
         });
         match decided.await {
-            Ok(decided) => self.carry_out(decided),
+            Ok((decided, over)) => {
+                self.carry_out(decided);
+                self.0.watched.forget(&over);
+            }
             // Nothing is lost: the next look sees the same.
             Err(error) => self.store_failed("keeping what SSM said", &error),
         }

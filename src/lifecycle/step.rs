@@ -64,7 +64,10 @@ fn resolving(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts)
                 let mut next = this.clone();
                 next.target = Some(target.clone());
                 next.plan = Some(plan.clone());
-                let same = facts.shown.as_ref().is_some_and(|(id, shown)| *id == target.instance_id && shown == plan);
+                let same = facts
+                    .shown
+                    .as_ref()
+                    .is_some_and(|(id, shown)| *id == target.instance_id && shown == plan);
                 if matches!(next.trigger, Trigger::Again { .. }) && !same {
                     // What was pressed showed another node or other commands: it approved those.
                     next.approvals.clear();
@@ -519,7 +522,8 @@ fn times_anew(this: &Remediation, facts: &Facts) -> Vec<Effect> {
 /// A late cure answers another outage: between being allowed (the last approval; the alert and its
 /// grace in stage auto) and being sent, no more than `max_age` may pass, whatever kept it.
 fn is_late(this: &Remediation, facts: &Facts) -> bool {
-    let allowed_at = this.approvals.last().map_or(facts.raised_at.plus(this.policy.grace), |approval| approval.at);
+    let allowed_at =
+        this.approvals.last().map_or(facts.raised_at.plus(this.policy.grace), |approval| approval.at);
     facts.now.since(allowed_at) > facts.max_age
 }
 

@@ -211,7 +211,7 @@ fn next(this: &Remediation, context: &Context) -> Line {
         }
         State::Observed { .. } => line.ours("Stage observe: declared only, nothing runs."),
         State::Ended { outcome, why, at } => {
-            ending(line, this, *outcome, why, context).ours(" At ").time(*at, now).ours(".")
+            ending(line, this, *outcome, why, context).ours(" Ended at ").time(*at, now).ours(".")
         }
     }
 }

@@ -30,7 +30,7 @@ pub use kit::{AGAIN, APPROVE, HOLD, PAUSE, REJECT};
 pub use plan::fits;
 pub use reaction::{reaction, reaction_for};
 pub use report::{File, attachment, report};
-pub use why::{not_an_approver, refused, why_not};
+pub use why::{not_an_approver, refused, resolved_itself, why_not, why_not_here};
 
 /// A message: blocks, and the text that notifications and clients without blocks show.
 #[derive(Clone, Debug, PartialEq)]

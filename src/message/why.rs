@@ -19,6 +19,22 @@ pub fn why_not(reason: &Reason, rule_key: &str, context: &Context) -> Said {
     super::answer::said(vec![hint(line.ours("."), reason, rule_key)])
 }
 
+/// The same in the alert's thread, where a rule's owner reads it: what is not tried any more is theirs.
+pub fn why_not_here(reason: &Reason, rule_key: &str, owner: Option<&str>, context: &Context) -> Said {
+    let (Reason::TooManyAttempts { .. }, Some(owner)) = (reason, owner) else {
+        return why_not(reason, rule_key, context);
+    };
+    let line = Line::new().ours(":double_vertical_bar: ").code(rule_key).ours(" does not run: ");
+    let line = hint(because(line, reason, rule_key, context).ours("."), reason, rule_key);
+    super::answer::said(vec![context.mention(line.ours(" "), owner).ours(": this needs a person.")])
+}
+
+/// The line when the alert was over before anything was declared.
+pub fn resolved_itself(rule_key: &str) -> Said {
+    let line = Line::new().ours(":heavy_minus_sign: ").code(rule_key);
+    super::answer::said(vec![line.ours(" does not run: the alert resolved by itself before.")])
+}
+
 /// The reason as the end of a sentence, without its full stop.
 pub(super) fn because(line: Line, reason: &Reason, rule_key: &str, context: &Context) -> Line {
     let now = context.now;

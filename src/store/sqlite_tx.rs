@@ -9,6 +9,9 @@ use crate::lifecycle::{Effect, Remediation, RemediationId, State};
 use crate::rule::{RuleKey, glob_match};
 use crate::time::Timestamp;
 
+/// Rows of the past that a pattern is looked for in; everybody else waits meanwhile.
+const HISTORY_SEARCHED: usize = 20_000;
+
 pub(super) struct SqliteTx<'a> {
     db: &'a Connection,
 }
@@ -55,8 +58,16 @@ fn parse(body: &str) -> Result<Remediation> {
     serde_json::from_str(body).map_err(corrupt("remediation"))
 }
 
+/// Those that can be read; one that cannot must not hide the others.
 fn parse_all(bodies: Vec<String>) -> Result<Vec<Remediation>> {
-    bodies.iter().map(|body| parse(body)).collect()
+    let read = bodies.iter().filter_map(|body| match parse(body) {
+        Ok(remediation) => Some(remediation),
+        Err(error) => {
+            tracing::error!(%error, "a stored remediation cannot be read and is passed over");
+            None
+        }
+    });
+    Ok(read.collect())
 }
 
 fn id(row: &Row<'_>) -> rusqlite::Result<RemediationId> {
@@ -338,10 +349,18 @@ impl Tx for SqliteTx<'_> {
     }
 
     fn history(&mut self, pattern: Option<&str>, limit: usize) -> Result<Vec<HistoryRow>> {
-        let mut statement = self.db.prepare_cached(
-            "SELECT rule_key, body, ended_at FROM remediations ORDER BY opened_at DESC, id DESC",
-        )?;
-        let mut rows = statement.query([])?;
+        // A key is looked up; a pattern is searched for, but not through all of the past.
+        let exact = pattern.filter(|pattern| !pattern.contains('*'));
+        let sql = if exact.is_some() {
+            "SELECT rule_key, body, ended_at FROM remediations WHERE rule_key = ?1
+             ORDER BY opened_at DESC, id DESC LIMIT ?2"
+        } else {
+            "SELECT rule_key, body, ended_at FROM remediations WHERE ?1 IS NULL
+             ORDER BY opened_at DESC, id DESC LIMIT ?2"
+        };
+        let most = if exact.is_some() { limit } else { HISTORY_SEARCHED };
+        let mut statement = self.db.prepare_cached(sql)?;
+        let mut rows = statement.query(params![exact, i64::try_from(most).unwrap_or(i64::MAX)])?;
         let mut found = Vec::new();
         while found.len() < limit
             && let Some(row) = rows.next()?
@@ -350,7 +369,7 @@ impl Tx for SqliteTx<'_> {
             if pattern.is_some_and(|pattern| !glob_match(pattern, &key)) {
                 continue;
             }
-            let remediation = parse(&row.get::<_, String>(1)?)?;
+            let Ok(remediation) = parse(&row.get::<_, String>(1)?) else { continue };
             let ended_at = row.get::<_, Option<i64>>(2)?.map(Timestamp);
             let outcome = remediation.outcome();
             found.push(HistoryRow { remediation, ended_at, outcome });
@@ -413,8 +432,11 @@ impl Tx for SqliteTx<'_> {
 
     fn owe(&mut self, remediation: &RemediationId, effect: Effect) -> Result<Owed> {
         let generation = self.one(
-            "INSERT INTO outbox (remediation, effect, generation) VALUES (?1, ?2, 1)
-             ON CONFLICT (remediation, effect) DO UPDATE SET generation = generation + 1
+            // Grows over the life of a row too, so that of two performers the later is known.
+            "INSERT INTO outbox (remediation, effect, generation)
+             VALUES (?1, ?2, (SELECT coalesce(max(id), 0) + 1 FROM journal))
+             ON CONFLICT (remediation, effect)
+             DO UPDATE SET generation = max(generation + 1, excluded.generation)
              RETURNING generation",
             params![remediation.0, effect.as_str()],
             |row| row.get(0),

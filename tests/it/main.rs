@@ -16,6 +16,7 @@ mod gates;
 mod orders;
 mod people;
 mod runs;
+mod sandbox;
 mod senders;
 mod trouble;
 mod way;

@@ -156,8 +156,7 @@ function host(h) {
   return el('article', { class: `host ${ill ? 'ill' : ''}`, testid: `host-${h.name}`, 'data-state': ill ? 'ill' : 'well' },
     el('h3', {}, el('span', { class: `dot ${h.online ? '' : 'bad'}`, title: h.online ? 'online' : 'offline' }), h.name, el('span', { class: 'role' }, h.role)),
     el('div', { class: 'where', title: `${h.instance_id} · ${h.address}` }, `${h.instance_id} · ${h.address}`),
-    el('ul', {}, !h.online && el('li', { class: 'bad' }, el('span', { class: 'dot bad' }), el('span', {}, 'SSM agent'), el('span', {}, 'offline')),
-      h.lines.map((l) => el('li', { class: l.ok ? '' : 'bad' }, el('span', { class: `dot ${l.ok ? '' : 'bad'}` }), el('span', {}, l.label), el('span', {}, l.detail)))),
+    el('ul', {}, h.lines.map((l) => el('li', { class: l.ok ? '' : 'bad' }, el('span', { class: `dot ${l.ok ? '' : 'bad'}` }), el('span', {}, l.label), el('span', {}, l.detail)))),
     el('div', { class: 'acts' }, h.actions.map((a) => el('button', {
       type: 'button', testid: `break-${h.name}-${a.id}`,
       onclick: async (event) => {

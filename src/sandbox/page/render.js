@@ -91,7 +91,7 @@ function inline(text, ctx) {
     const m = INLINE.exec(rest);
     if (!m) { out.push(withEmoji(unescape(rest))); break; }
     if (m.index) out.push(withEmoji(unescape(rest.slice(0, m.index))));
-    if (m[1]) out.push(el('code', {}, codeText(m[1].slice(1, -1))));
+    if (m[1]) out.push(code(codeText(m[1].slice(1, -1))));
     else if (m[2]) out.push(control(m[2], ctx));
     else if (m[3]) out.push(el('b', {}, inline(m[3], ctx)));
     else if (m[4]) out.push(el('i', {}, inline(m[4], ctx)));
@@ -100,6 +100,9 @@ function inline(text, ctx) {
   }
   return out;
 }
+
+// A name or an id is not broken at its hyphens; a command may be.
+const code = (t) => el('code', { class: t.length <= 30 && !t.includes(' ') && 'short' }, t);
 
 function control(inside, ctx) {
   const [what, label] = inside.split(/\|(.*)/s);
