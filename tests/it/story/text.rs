@@ -11,7 +11,7 @@ static CHANGING: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
         (r"`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`", "`COMMAND`"),
         (r"`[a-z2-9]{12}(x[0-9]+)?`", "`ID`"),
         (r"`i-[0-9a-f]{17}`", "`i-…`"),
-        (r"\b[0-9]+(\.[0-9]+)? seconds?\b", "SECONDS"),
+        (r"\b(under )?[0-9]+(\.[0-9]+)? seconds?\b", "SECONDS"),
     ]
     .map(|(pattern, with)| (Regex::new(pattern).unwrap(), with))
     .into()
