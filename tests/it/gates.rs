@@ -175,6 +175,37 @@ stories! {
         story.finish().await;
     }
 
+    async fn what_waits_for_its_turn_is_held_once_its_alert_is_too_old(mode: Mode) {
+        let rules = "web:NginxDown: {stage: auto, grace: 0s, timeout: 1h, commands: [\"while ! test -e /var/run/go; do sleep 0.05; done\"]}\n";
+        let mut story = Plot::new(rules).start(mode).await;
+        let first = story.alert("web", "NginxDown", "web-1");
+        story.declaration(&first, "Running since").await;
+        let second = story.alert("web", "NginxDown", "web-2");
+        story.declaration(&second, "1 of the role's instances is under remediation").await;
+        story.reaction(&second, "hourglass_flowing_sand").await;
+        story.clock.advance(std::time::Duration::from_secs(16 * 60));
+        story.declaration(&second, "*held*").await;
+        story.reaction(&second, "double_vertical_bar").await;
+        open_the_gate(&story, "web-1");
+        story.report(&first, "ran well").await;
+        story.runs(1).await;
+        story.finish().await;
+    }
+
+    async fn an_alert_that_resolves_during_the_grace_or_the_wait_stops_it(mode: Mode) {
+        let mut story = Plot::new(&rule("auto")).start(mode).await;
+        let alert = story.alert("web", "NginxDown", "web-1");
+        story.declaration(&alert, "unless somebody presses Hold").await;
+        story.resolve(&alert);
+        story.declaration(&alert, "*cancelled*").await;
+        story.later(5).await;
+        story.runs(0).await;
+        // One that comes back is a new alert, and no cooldown holds what never ran.
+        let back = story.alert("web", "NginxDown", "web-1");
+        story.declaration(&back, "unless somebody presses Hold").await;
+        story.finish().await;
+    }
+
     async fn an_alert_older_than_max_age_is_held(mode: Mode) {
         let mut story = Plot::new(&rule("auto")).start(mode).await;
         let stamp = story.stamp();

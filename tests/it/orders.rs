@@ -76,6 +76,21 @@ stories! {
         story.finish().await;
     }
 
+    async fn a_run_of_stage_auto_is_declared_and_may_be_held(mode: Mode) {
+        let mut story = Plot::new(&rule("auto")).start(mode).await;
+        let answer = story.slash(SRE, "run web:NginxDown web-1").await;
+        assert!(answer.contains("Declared"), "{answer}");
+        let declared = story.announced("asked for by <@U0SRE>").await;
+        assert!(declared.read().contains("unless somebody presses Hold"), "{}", declared.read());
+        story.settled().await;
+        story.click(LEAD, &declared, "Hold").await;
+        story.later(5).await;
+        story.runs(0).await;
+        let history = story.slash(SRE, "history").await;
+        assert!(history.contains("*held* `web:NginxDown` on `web-1`"), "{history}");
+        story.finish().await;
+    }
+
     async fn a_run_that_nobody_else_may_approve_is_refused(mode: Mode) {
         let mut story = Plot::new(&rule("approve")).config("approvers: [U0LEAD]").start(mode).await;
         let answer = story.slash(LEAD, "run web:NginxDown web-1").await;

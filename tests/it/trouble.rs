@@ -91,6 +91,8 @@ stories! {
         story.finish().await;
     }
 
+    /// It once could not start again in the same process: tasks and kept-alive connections still held the
+    /// database after the end. Ending the bot closes it.
     async fn a_bot_that_is_ended_while_people_decide_goes_on_after_its_next_start(mode: Mode) {
         let mut story = Plot::new(&rule("approve")).start(mode).await;
         let alert = story.alert("web", "NginxDown", "web-1");

@@ -2,7 +2,7 @@
 
 use heal::sandbox::fleet::HostSpec;
 
-use crate::story::{LEAD, Plot, SRE};
+use crate::story::{LEAD, Plot, SRE, assert_reads};
 
 /// Confirm finds no file `well`, the command makes it, verify finds it.
 pub const CURE: &str = r#"
@@ -48,6 +48,74 @@ stories! {
         assert!(!declared.buttons().contains(&"Approve".to_owned()));
         story.reaction(&alert, "white_check_mark").await;
         story.runs(1).await;
+        story.finish().await;
+    }
+
+    async fn each_message_of_a_remediation_reads_like_this(mode: Mode) {
+        let mut story = Plot::new(&rule("approve")).start(mode).await;
+        let alert = story.alert("web", "NginxDown", "web-1");
+        let declared = story.declaration(&alert, "Waits for Approve").await;
+        assert_reads(&declared, r"
+        :raised_hand: *waits for Approve*  `web:NginxDown` on `web-1` (`i-…`)
+        stage *approve* · shell, timeout 5m · critical · NginxDown on web-1 · `ID`
+        confirm (runs the commands only if this exits 0)
+        ! test -e /var/run/well
+        commands
+        touch /var/run/well
+        echo restarted
+        verify (exit 0: the fault is gone)
+        test -e /var/run/well
+        Waits for Approve by @sre until TIME. Nothing runs before.
+        [Approve]
+        [Reject]
+        [Pause rule]
+        ");
+        story.click(SRE, &declared, "Approve").await;
+        let report = story.report(&alert, "ran well").await;
+        assert_reads(&report, r"
+        :hourglass: *ran well*  `web:NginxDown` on `web-1` (`i-…`)
+        It ran well; waits for the alert to resolve until TIME.
+        Took SECONDS · approved by <@U0SRE> at TIME · exit code 0 · SSM `COMMAND` · `ID`
+        ✓ confirm `! test -e /var/run/well` exit code 0, SECONDS
+        ✓ `touch /var/run/well` exit code 0, SECONDS
+        ✓ `echo restarted` exit code 0, SECONDS
+        ✓ verify `test -e /var/run/well` exit code 0, SECONDS
+        output
+        restarted
+        ");
+        story.resolve(&alert);
+        let report = story.report(&alert, "*healed*").await;
+        assert_reads(&report, r"
+        :white_check_mark: *healed*  `web:NginxDown` on `web-1` (`i-…`)
+        It ran well, and the alert resolved.
+        Took SECONDS · approved by <@U0SRE> at TIME · exit code 0 · SSM `COMMAND` · `ID`
+        ✓ confirm `! test -e /var/run/well` exit code 0, SECONDS
+        ✓ `touch /var/run/well` exit code 0, SECONDS
+        ✓ `echo restarted` exit code 0, SECONDS
+        ✓ verify `test -e /var/run/well` exit code 0, SECONDS
+        output
+        restarted
+        ");
+        let declared = story.declaration(&alert, "*healed*").await;
+        assert_reads(&declared, r"
+        :white_check_mark: *healed*  `web:NginxDown` on `web-1` (`i-…`)
+        stage *approve* · shell, timeout 5m · critical · NginxDown on web-1 · `ID`
+        confirm (runs the commands only if this exits 0)
+        ! test -e /var/run/well
+        commands
+        touch /var/run/well
+        echo restarted
+        verify (exit 0: the fault is gone)
+        test -e /var/run/well
+        It ran well, and the alert resolved. At TIME.
+        approved by <@U0SRE> at TIME
+        ");
+        story.reaction(&alert, "white_check_mark").await;
+        let held = story.alert("web", "NginxDown", "web-1");
+        let why = story.why_not(&held, "in cooldown").await;
+        assert_reads(&why, r"
+        :double_vertical_bar: `web:NginxDown` does not run: in cooldown for 30 more minutes (until TIME). It came back soon after a run: look for the cause, or `/heal run web:NginxDown HOST`.
+        ");
         story.finish().await;
     }
 

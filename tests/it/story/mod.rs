@@ -8,6 +8,7 @@
 pub mod alert;
 mod end;
 mod log;
+mod text;
 pub mod web;
 
 use std::collections::HashSet;
@@ -23,6 +24,7 @@ use heal::slack::Secret;
 
 pub use alert::Alert;
 use log::Log;
+pub use text::assert_reads;
 
 /// What is awaited happens within milliseconds; a busy machine may take longer.
 pub const BOUND: Duration = Duration::from_secs(20);
