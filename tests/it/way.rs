@@ -107,7 +107,7 @@ stories! {
         echo restarted
         verify (exit 0: the fault is gone)
         test -e /var/run/well
-        It ran well, and the alert resolved. At TIME.
+        It ran well, and the alert resolved. Ended at TIME.
         approved by <@U0SRE> at TIME
         ");
         story.reaction(&alert, "white_check_mark").await;
