@@ -412,13 +412,18 @@ impl Tx for SqliteTx<'_> {
     }
 
     fn owe(&mut self, remediation: &RemediationId, effect: Effect) -> Result<Owed> {
-        let generation = self.one(
-            "INSERT INTO outbox (remediation, effect, generation) VALUES (?1, ?2, 1)
-             ON CONFLICT (remediation, effect) DO UPDATE SET generation = generation + 1
-             RETURNING generation",
-            params![remediation.0, effect.as_str()],
-            |row| row.get(0),
-        )?;
+        // Not one upsert with RETURNING: SQLite keeps a way back for such a statement, and where a
+        // transaction is large that costs more than all else in it.
+        let key = params![remediation.0, effect.as_str()];
+        let new = "INSERT OR IGNORE INTO outbox (remediation, effect, generation) VALUES (?1, ?2, 1)";
+        let mut generation = None;
+        if self.run(new, key)? == 0 {
+            let again =
+                "UPDATE outbox SET generation = generation + 1 WHERE remediation = ?1 AND effect = ?2";
+            self.run(again, key)?;
+            let sql = "SELECT generation FROM outbox WHERE remediation = ?1 AND effect = ?2";
+            generation = self.one(sql, key, |row| row.get(0))?;
+        }
         Ok(Owed { remediation: remediation.clone(), effect, generation: generation.unwrap_or(1) })
     }
 
