@@ -166,6 +166,7 @@ async fn bursts(
     let seconds = |took: Duration| took.as_secs_f64();
     add("to the last report", "alerts/s", &|burst| count as f64 / seconds(burst.took));
     add("to the last declaration", "alerts/s", &|burst| count as f64 / seconds(burst.declared));
+    add("to the last command", "alerts/s", &|burst| count as f64 / seconds(burst.commanded));
     add("CPU to the last report, per 1,000", "s", &|burst| burst.cpu / thousands);
     add("CPU with all reactions, per 1,000", "s", &|burst| burst.cpu_quiet / thousands);
     add("CPU of resolving, per 1,000", "s", &|burst| burst.cpu_resolved / thousands);
