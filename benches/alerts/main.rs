@@ -44,8 +44,8 @@ struct Options {
     /// Only some parts: floor, start, steady, burst
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Where the databases are; the disk there is what a commit costs
-    #[arg(long, default_value = ".")]
+    /// Where the databases are; a commit costs what the disk there costs
+    #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     place: PathBuf,
     /// Also write all figures as JSON to this file
     #[arg(long)]
