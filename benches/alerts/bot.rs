@@ -97,7 +97,7 @@ impl Bot {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let mib = |name: &str| -> Option<f64> {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            Some(line.split_whitespace().nth(0)?.parse::<f64>().ok()? / 1024.0)
+            Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
         };
         Ok(Memory { now: mib("VmRSS:").context("VmRSS")?, peak: mib("VmHWM:").context("VmHWM")? })
     }

@@ -44,8 +44,8 @@ struct Options {
     /// Only some parts: floor, start, steady, burst
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Where the databases are; the disk there is what a commit costs
-    #[arg(long, default_value = ".")]
+    /// Where the databases are; a commit costs what the disk there costs
+    #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     place: PathBuf,
     /// Also write all figures as JSON to this file
     #[arg(long)]
@@ -166,6 +166,7 @@ async fn bursts(
     let seconds = |took: Duration| took.as_secs_f64();
     add("to the last report", "alerts/s", &|burst| count as f64 / seconds(burst.took));
     add("to the last declaration", "alerts/s", &|burst| count as f64 / seconds(burst.declared));
+    add("to the last command", "alerts/s", &|burst| count as f64 / seconds(burst.commanded));
     add("CPU to the last report, per 1,000", "s", &|burst| burst.cpu / thousands);
     add("CPU with all reactions, per 1,000", "s", &|burst| burst.cpu_quiet / thousands);
     add("CPU of resolving, per 1,000", "s", &|burst| burst.cpu_resolved / thousands);

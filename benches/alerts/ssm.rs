@@ -21,6 +21,7 @@ pub struct Ssm {
     invocations: RefCell<Vec<String>>,
     /// Commands sent to each node.
     pub commands: RefCell<Vec<u32>>,
+    pub last_command: Cell<Option<Instant>>,
     pub calls: Cell<u64>,
     pub last_call: Cell<Option<Instant>>,
 }
@@ -58,12 +59,14 @@ impl Ssm {
             pages: pages.collect(),
             invocations: RefCell::default(),
             commands: RefCell::new(vec![0; nodes]),
+            last_command: Cell::new(None),
             calls: Cell::new(0),
             last_call: Cell::new(None),
         }
     }
 
     fn send(&self, body: &str) -> String {
+        self.last_command.set(Some(Instant::now()));
         let node = text_of(body, "\"InstanceIds\":[\"i-").and_then(|id| usize::from_str_radix(id, 16).ok());
         let run = text_of(body, "\"Comment\":\"heal ").unwrap_or("unknown");
         let node = node.unwrap_or(usize::MAX);

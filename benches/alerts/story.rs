@@ -46,8 +46,9 @@ pub struct Burst {
     pub cpu_resolved: f64,
     /// The fakes' own, for scale.
     pub cpu_fakes: f64,
-    /// To the last declaration.
+    /// To the last declaration, and to the last command.
     pub declared: Duration,
+    pub commanded: Duration,
     /// From the first resolved message to the last report that says healed.
     pub healed: Duration,
     /// Milliseconds from delivery to acknowledgement, sorted.
@@ -140,6 +141,7 @@ impl Scene {
             last.map_or(Duration::ZERO, |last| last - began)
         };
         let (took, declared) = (last(|one| one.reported), last(|one| one.declared));
+        let commanded = self.ssm.last_command.get().map_or(Duration::ZERO, |last| last - began);
         self.quiet().await;
         let cpu_quiet = cpu()?;
         let acks: Option<Vec<Duration>> = self.slack.acknowledgements().into_iter().skip(earlier).collect();
@@ -157,6 +159,7 @@ impl Scene {
             cpu_resolved,
             cpu_fakes: fakes - fakes_before,
             declared,
+            commanded,
             healed,
             acks,
             memory: self.bot.memory()?,

@@ -196,15 +196,17 @@ fn next(this: &Remediation, context: &Context) -> Line {
         }
         State::Sending { .. } => line.ours("The command is on its way to SSM."),
         State::Running { .. } => {
-            let line = line.ours("Running");
+            // SSM has it; whether the host began is not known before it answers.
+            let line = line.ours("With SSM");
             let line = match this.sent_at {
                 Some(at) => line.ours(" since ").time(at, now),
                 None => line,
             };
-            match &this.command_id {
-                Some(id) => line.ours(" as ").code(id).ours(" in SSM."),
-                None => line.ours("."),
-            }
+            let line = match &this.command_id {
+                Some(id) => line.ours(" as ").code(id),
+                None => line,
+            };
+            line.ours("; waits for the answer.")
         }
         State::Settling { until } => {
             line.ours("Ran well; waits for the alert to resolve until ").time(*until, now).ours(".")

@@ -431,16 +431,20 @@ impl Tx for SqliteTx<'_> {
     }
 
     fn owe(&mut self, remediation: &RemediationId, effect: Effect) -> Result<Owed> {
-        let generation = self.one(
-            // Grows over the life of a row too, so that of two performers the later is known.
-            "INSERT INTO outbox (remediation, effect, generation)
-             VALUES (?1, ?2, (SELECT coalesce(max(id), 0) + 1 FROM journal))
-             ON CONFLICT (remediation, effect)
-             DO UPDATE SET generation = max(generation + 1, excluded.generation)
-             RETURNING generation",
-            params![remediation.0, effect.as_str()],
-            |row| row.get(0),
-        )?;
+        // Not one upsert with RETURNING: SQLite keeps a way back for such a statement, and where a
+        // transaction is large that costs more than all else in it. The generation grows over the life
+        // of a row too, so that of two performers the later is known.
+        let key = params![remediation.0, effect.as_str()];
+        let new = "INSERT OR IGNORE INTO outbox (remediation, effect, generation)
+                   VALUES (?1, ?2, (SELECT coalesce(max(id), 0) + 1 FROM journal))";
+        if self.run(new, key)? == 0 {
+            let again = "UPDATE outbox SET generation =
+                         max(generation, (SELECT coalesce(max(id), 0) FROM journal)) + 1
+                         WHERE remediation = ?1 AND effect = ?2";
+            self.run(again, key)?;
+        }
+        let sql = "SELECT generation FROM outbox WHERE remediation = ?1 AND effect = ?2";
+        let generation = self.one(sql, key, |row| row.get(0))?;
         Ok(Owed { remediation: remediation.clone(), effect, generation: generation.unwrap_or(1) })
     }
 

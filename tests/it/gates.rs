@@ -137,7 +137,7 @@ stories! {
         let rules = "web:NginxDown: {stage: auto, grace: 0s, commands: [\"while ! test -e /var/run/go; do sleep 0.05; done\"]}\n";
         let mut story = Plot::new(rules).start(mode).await;
         let first = story.alert("web", "NginxDown", "web-1");
-        story.declaration(&first, "Running since").await;
+        story.declaration(&first, "With SSM since").await;
         let second = story.alert("web", "NginxDown", "web-2");
         let waits = story.declaration(&second, "1 of the role's instances is under remediation").await;
         assert!(waits.buttons().contains(&"Hold".to_owned()));
@@ -149,7 +149,7 @@ stories! {
         open_the_gate(&story, "web-1");
         story.report(&first, "ran well").await;
         // Its turn came with the first host's answer, not with the alert's end.
-        story.declaration(&second, "Running since").await;
+        story.declaration(&second, "With SSM since").await;
         open_the_gate(&story, "web-2");
         story.report(&second, "ran well").await;
         story.runs(2).await;
@@ -161,7 +161,7 @@ stories! {
         let rules = format!("web:NginxDown: {{stage: auto, grace: 0s, at_once: 5, {wait}}}\nweb:DiskFull: {{stage: auto, grace: 0s, at_once: 5, commands: [\"echo cleaned\"]}}\n");
         let mut story = Plot::new(&rules).start(mode).await;
         let first = story.alert("web", "NginxDown", "web-1");
-        story.declaration(&first, "Running since").await;
+        story.declaration(&first, "With SSM since").await;
         let second = story.alert("web", "DiskFull", "web-1");
         story.declaration(&second, "the instance is under remediation by `web:NginxDown`").await;
         open_the_gate(&story, "web-1");
@@ -179,7 +179,7 @@ stories! {
         let rules = "web:NginxDown: {stage: auto, grace: 0s, timeout: 1h, commands: [\"while ! test -e /var/run/go; do sleep 0.05; done\"]}\n";
         let mut story = Plot::new(rules).start(mode).await;
         let first = story.alert("web", "NginxDown", "web-1");
-        story.declaration(&first, "Running since").await;
+        story.declaration(&first, "With SSM since").await;
         let second = story.alert("web", "NginxDown", "web-2");
         story.declaration(&second, "1 of the role's instances is under remediation").await;
         story.reaction(&second, "hourglass_flowing_sand").await;

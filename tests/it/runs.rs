@@ -73,7 +73,7 @@ stories! {
         let alert = story.alert("web", "NginxDown", "web-1");
         let declared = story.declaration(&alert, "Waits for Approve").await;
         story.click(SRE, &declared, "Approve").await;
-        story.declaration(&alert, "Running since").await;
+        story.declaration(&alert, "With SSM since").await;
         story.clock.advance(Duration::from_secs(30 * 60));
         let report = story.report(&alert, "*unknown*").await;
         assert!(report.buttons().contains(&"Run again".to_owned()));

@@ -116,7 +116,7 @@ stories! {
         let rules = "web:NginxDown: {stage: auto, grace: 0s, commands: [\"while ! test -e /var/run/go; do sleep 0.05; done\"]}\n";
         let mut story = Plot::new(rules).start(mode).await;
         let alert = story.alert("web", "NginxDown", "web-1");
-        story.declaration(&alert, "Running since").await;
+        story.declaration(&alert, "With SSM since").await;
         story.stop_bot().await;
         std::fs::write(story.fleet.host("web-1").unwrap().root().join("var/run/go"), "").unwrap();
         story.runs(1).await;
