@@ -15,6 +15,9 @@ use crate::lifecycle::{Input, Refused, Remediation, RemediationId, State};
 const FIRST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(3);
 
+/// Answers per transaction.
+const PIECE: usize = 50;
+
 struct Entry {
     remediation: Arc<Remediation>,
     next: Instant,
@@ -128,9 +131,15 @@ impl Engine {
                 }
             }
         }
-        if inputs.is_empty() {
-            return;
+        // In pieces: a thousand answers in one transaction would let an alert's acknowledgement wait.
+        while !inputs.is_empty() {
+            let rest = inputs.split_off(inputs.len().min(PIECE));
+            self.keep_seen(std::mem::replace(&mut inputs, rest)).await;
         }
+    }
+
+    /// One transaction of what SSM said.
+    async fn keep_seen(&self, inputs: Vec<(RemediationId, Input)>) {
         let ground = self.ground();
         let decided = self.store().transact(move |tx| {
             let mut out = Decided::default();
