@@ -1,5 +1,6 @@
-//! Who may. Authority is a Slack user id in a configured list or group, looked up fresh enough; what
-//! cannot be looked up is denied. External and guest users, bots and deleted users never may.
+//! Who may. Authority is a Slack user id in a configured list or group, looked up fresh enough; a
+//! group that cannot be looked up has nobody in it. External users never may, and neither may guests,
+//! bots and deleted users as far as Slack can be asked.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -59,8 +60,15 @@ impl People {
         if team.is_some_and(|team| team != self.home) {
             return Err(Denied::Outsider);
         }
-        if !self.is_insider(user).await? {
-            return Err(Denied::Outsider);
+        match self.is_insider(user).await {
+            Ok(true) => {}
+            Ok(false) => return Err(Denied::Outsider),
+            // Slack signed that this user is of the home workspace; then the list decides. What is
+            // not known at all is denied.
+            Err(Denied::Unknown { why }) if team.is_some() => {
+                tracing::warn!(user, why, "whether {user} is a guest could not be looked up: {why}");
+            }
+            Err(denied) => return Err(denied),
         }
         let (listed, unknown) = self.members(approvers).await;
         match (listed.contains(user), unknown) {

@@ -15,6 +15,7 @@ mod doctor;
 mod gates;
 mod orders;
 mod people;
+mod readme;
 mod runs;
 mod sandbox;
 mod senders;
