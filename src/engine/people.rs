@@ -60,15 +60,8 @@ impl People {
         if team.is_some_and(|team| team != self.home) {
             return Err(Denied::Outsider);
         }
-        match self.is_insider(user).await {
-            Ok(true) => {}
-            Ok(false) => return Err(Denied::Outsider),
-            // Slack signed that this user is of the home workspace; then the list decides. What is
-            // not known at all is denied.
-            Err(Denied::Unknown { why }) if team.is_some() => {
-                tracing::warn!(user, why, "whether {user} is a guest could not be looked up: {why}");
-            }
-            Err(denied) => return Err(denied),
+        if !self.is_insider(user, team.is_some()).await? {
+            return Err(Denied::Outsider);
         }
         let (listed, unknown) = self.members(approvers).await;
         match (listed.contains(user), unknown) {
@@ -127,8 +120,9 @@ impl People {
         Ok(groups)
     }
 
-    /// A full member of the bot's own workspace.
-    async fn is_insider(&self, user: &str) -> Result<bool, Denied> {
+    /// A full member of the bot's own workspace. `signed`: Slack signed that the user is of it; then
+    /// the list of approvers decides where the app may not ask about people at all.
+    async fn is_insider(&self, user: &str, signed: bool) -> Result<bool, Denied> {
         if let Some((at, insider)) = self.cache().insiders.get(user)
             && at.elapsed() < FRESH
         {
