@@ -141,7 +141,7 @@ impl People {
             && !found.is_stranger
             && !found.is_restricted
             && !found.is_ultra_restricted
-            && found.team_id.as_deref() == Some(self.home.as_str());
+            && found.team_id.as_deref().map_or(signed, |team| team == self.home);
         self.cache().insiders.insert(user.to_owned(), (Instant::now(), insider));
         Ok(insider)
     }
