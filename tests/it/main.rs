@@ -13,6 +13,7 @@ mod binary;
 mod browser;
 mod doctor;
 mod gates;
+mod late;
 mod orders;
 mod people;
 mod readme;
