@@ -364,7 +364,9 @@ impl Main {
             };
             let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
             if error.is_permanent() {
-                bail!("Slack refused the start: {error}{hint}");
+                bail!(
+                    "Slack refused the start: {error}{hint}\nhint: `heal doctor` tries each call; channels named by id (C…) need no look-up"
+                );
             }
             tracing::warn!(%error, "Slack cannot be reached yet; trying again in {wait:?}");
             self.progress.say(Some(format!("Slack cannot be reached: {error}")));

@@ -119,6 +119,8 @@ static SECRETS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
         // JSON web tokens and private keys.
         (r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*", "[redacted]"),
         (r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\z)", "[redacted private key]"),
+        // The end of one whose beginning is not there.
+        (r"[A-Za-z0-9+/=\s]{16,}-----END [A-Z ]*PRIVATE KEY-----", "[redacted private key]"),
         // Authorization headers, and a password within a URL.
         (r"(?i)\b(authorization\s*:\s*(?:basic|bearer|token)\s+)\S+", "$1[redacted]"),
         (r"(?i)\b(bearer\s+)[A-Za-z0-9._~+/=-]{16,}", "$1[redacted]"),
@@ -179,6 +181,7 @@ mod tests {
             (r#"{"apiKey": "hunter2"}"#, "hunter2"),
             ("mysql --password hunter2", "hunter2"),
             ("-----BEGIN RSA PRIVATE KEY-----\nhunter2\n-----END RSA PRIVATE KEY-----", "hunter2"),
+            ("hunter2hunter2hunter2\n-----END RSA PRIVATE KEY-----", "hunter2"),
             ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVm", "dozjg"),
         ] {
             let red = redact(secret);

@@ -21,7 +21,7 @@ const FRESH: Duration = Duration::from_secs(300);
 /// When SSM cannot be asked, a node that was Online that long ago may still be tried.
 const STALE: Duration = Duration::from_secs(1800);
 /// How often the table may be read again because of a miss.
-const AFRESH: Duration = Duration::from_secs(10);
+const AFRESH: Duration = Duration::from_secs(2);
 /// Roles kept; they come from alerts, so somebody else decides how many there are.
 const ROLES: usize = 1000;
 
@@ -63,6 +63,12 @@ impl<T> Kept<T> {
     fn newer_than(&self, age: Duration) -> Option<Arc<T>> {
         let kept = self.value.read().unwrap_or_else(PoisonError::into_inner);
         kept.as_ref().filter(|(read_at, _)| read_at.elapsed() < age).map(|(_, value)| Arc::clone(value))
+    }
+
+    /// How long until what is kept is as old as `age`.
+    fn rest_of(&self, age: Duration) -> Duration {
+        let kept = self.value.read().unwrap_or_else(PoisonError::into_inner);
+        kept.as_ref().map_or(Duration::ZERO, |(read_at, _)| age.saturating_sub(read_at.elapsed()))
     }
 
     /// What is newer than `age`, read now where nothing is.
@@ -128,6 +134,9 @@ impl Targets {
             Ok(node) => inner.again(node).await?,
             Err(Unusable::NotNamed) => return Err(Unusable::NotNamed),
             Err(Unusable::NotFound { .. }) => {
+                // A miss is final for its alert, so it is never answered from what was read before it;
+                // many misses at once still share a reading.
+                tokio::time::sleep(inner.nodes.rest_of(inner.ages.afresh)).await;
                 let afresh = inner.table(inner.ages.afresh).await;
                 let afresh = afresh.map_err(|fault| Unusable::LookupFailed { why: fault.why() })?;
                 afresh.find(alert)?.clone()

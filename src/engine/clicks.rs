@@ -7,7 +7,7 @@ use super::commands::{announce, pause_now};
 use super::decide::{Decided, Opening, apply, open};
 use super::people::Denied;
 use super::{Engine, fresh_id};
-use crate::lifecycle::{Input, Outcome, Refused, Remediation, RemediationId, State, Trigger};
+use crate::lifecycle::{Ending, Input, Outcome, Refused, Remediation, RemediationId, State, Trigger};
 use crate::message::{self, AGAIN, APPROVE, HOLD, PAUSE, REJECT};
 use crate::slack::send::{Call, Job, Priority};
 use crate::slack::{Ack, Text};
@@ -213,7 +213,10 @@ impl Engine {
                     drop(apply(tx, &ground, &id, &posted, "heal", &mut out)?);
                 }
                 Ok(match apply(tx, &ground, &id, &input, &user, &mut out)? {
-                    Ok(()) => Came::Done(out),
+                    Ok(()) => match out.changed.get(&id).and_then(|now| overtaken(&input, now)) {
+                        Some(why) => Came::Refused(out, why.to_owned()),
+                        None => Came::Done(out),
+                    },
                     Err(refused) => {
                         let this = tx.remediation(&id)?.map(|(this, _)| this);
                         Came::Refused(
@@ -355,4 +358,17 @@ impl Engine {
 fn refuse(tx: &mut dyn Tx, at: Timestamp, who: &str, why: String) -> store::Result<Came> {
     tx.record(&Record { at, remediation: None, what: "refused", who, why: &why })?;
     Ok(Came::Refused(Decided::default(), why))
+}
+
+/// What to tell somebody whose Approve ended it: what stopped it came before the press.
+fn overtaken(input: &Input, now: &Remediation) -> Option<&'static str> {
+    let (Input::Approved { .. }, State::Ended { why, .. }) = (input, &now.state) else { return None };
+    Some(match why {
+        Ending::RuleChanged => {
+            "The rule changed since this was declared, so your press approved nothing. See the new declaration."
+        }
+        Ending::ResolvedItself => "The alert has resolved meanwhile, so nothing runs.",
+        Ending::Gate { .. } => "A gate holds this now, so nothing runs; the declaration says which.",
+        _ => return None,
+    })
 }

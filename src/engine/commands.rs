@@ -217,14 +217,17 @@ impl Engine {
         reason: Option<String>,
     ) -> store::Result<Option<Said>> {
         let rules = self.rules();
-        let matches = count_matches(&rules, pattern);
-        if matches == 0 && !pattern.contains('*') {
-            // A typo at 3 a.m. must not look like a pause.
+        // A slip at 3 a.m. must not look like a pause: what matches no rule pauses nothing.
+        let mut pattern = pattern.to_owned();
+        if count_matches(&rules, &pattern) == 0 {
             let keys = || rules.iter().map(|rule| rule.key.to_string()).collect();
-            if let Err(slip) = command::known_key(pattern, keys) {
-                return Ok(Some(Said { text: slip.text, blocks: Vec::new() }));
+            match command::known_key(&pattern, keys) {
+                Ok(key) => pattern = key,
+                Err(slip) => return Ok(Some(Said { text: slip.text, blocks: Vec::new() })),
             }
         }
+        let pattern = pattern.as_str();
+        let matches = count_matches(&rules, pattern);
         if let Err(said) = self.may_pause(asker, pattern, "pause").await {
             return Ok(Some(said));
         }
@@ -260,7 +263,15 @@ impl Engine {
                 if !tx.take_delivery(&delivery, now)? {
                     return Ok(None);
                 }
-                let ended = tx.end_pauses(&key, &by, now)?.len();
+                let mut ended = tx.end_pauses(&key, &by, now)?.len();
+                if ended == 0 {
+                    // The same in other letters is meant.
+                    for pause in tx.active_pauses(now)? {
+                        if pause.pattern.eq_ignore_ascii_case(&key) {
+                            ended += tx.end_pauses(&pause.pattern, &by, now)?.len();
+                        }
+                    }
+                }
                 tx.record(&Record { at: now, remediation: None, what: "resumed", who: &by, why: &key })?;
                 Ok(Some((ended, tx.active_pauses(now)?)))
             })

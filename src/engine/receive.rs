@@ -131,6 +131,9 @@ impl Engine {
             Reading::Alerts(alerts) => bounded(alerts).map(|alert| self.news(alert, &ground)).collect(),
             Reading::NotAnAlert(_) | Reading::Unreadable(_) => Vec::new(),
         };
+        let unanswered =
+            news.iter().filter(|news| news.rule.is_none() && news.alert.status == Status::Firing);
+        self.metrics().without_rule.inc_by(u64::try_from(unanswered.count()).unwrap_or(0));
         let unreadable = match reading {
             Reading::Unreadable(why) => Some(why),
             Reading::Alerts(alerts) if bounded(&alerts).count() < alerts.len() => {
@@ -306,6 +309,10 @@ fn keep_news(
     }
     let Some(rule) = rule else {
         let what = format!("{}:{}", alert.role.as_deref().unwrap_or("-"), alert.name);
+        if alert.role.is_none() {
+            // Not even `*:ALERT` answers these: which role a host has is never guessed.
+            tx.tally("without_role", &what, ground.now)?;
+        }
         return tx.tally("without_rule", &what, ground.now);
     };
     let opening = Opening {

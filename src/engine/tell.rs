@@ -19,6 +19,9 @@ impl Engine {
         let parts = self.parts();
         let socket = parts.socket.borrow().clone();
         let count = |count: i64| u64::try_from(count).unwrap_or(0);
+        let counted = |name: &str| {
+            tallies.iter().find(|tally| tally.name == name).map_or(0, |tally| count(tally.count))
+        };
         let view = StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.0.started_at,
@@ -47,10 +50,8 @@ impl Engine {
                     Some((tally.name.strip_prefix("unreadable:")?.to_owned(), count(tally.count)))
                 })
                 .collect(),
-            without_rule: tallies
-                .iter()
-                .find(|tally| tally.name == "without_rule")
-                .map_or(0, |tally| count(tally.count)),
+            without_rule: counted("without_rule"),
+            without_role: counted("without_role"),
         };
         Ok(answer::status(&view, &self.words()))
     }

@@ -43,10 +43,12 @@ pub struct StatusView {
     pub rules: usize,
     pub open: Vec<Open>,
     pub pauses: Vec<Pause>,
-    /// Messages per sender that its format could not read, since the start.
+    /// Messages per sender that its format could not read.
     pub unreadable: Vec<(String, u64)>,
-    /// Alerts without a rule, since the start.
+    /// Alerts without a rule.
     pub without_rule: u64,
+    /// Of them, those in which no role could be read.
+    pub without_role: u64,
 }
 
 /// One remediation of the past, for `/heal history`; newest first.
@@ -268,11 +270,15 @@ pub fn status(view: &StatusView, context: &Context) -> Said {
             .said(format_args!("{count} {} of ", if *count == 1 { "message" } else { "messages" }));
         lines.push(line.code(sender).ours(" could not be read; the log says why."));
     }
-    lines.push(Line::new().said(format_args!(
-        "{} {} without a rule since the start.",
+    let line = Line::new().said(format_args!(
+        "{} {} without a rule so far",
         view.without_rule,
         if view.without_rule == 1 { "alert" } else { "alerts" }
-    )));
+    ));
+    lines.push(match view.without_role {
+        0 => line.ours("."),
+        some => line.said(format_args!(", {some} of them without a role that could be read.")),
+    });
     said(lines)
 }
 

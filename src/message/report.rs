@@ -153,6 +153,9 @@ pub(super) fn sentence(line: Line, ran: &Ran) -> Line {
 }
 
 fn failed(line: Line, ran: &Ran) -> Line {
+    if ran.exit == Some(crate::plan::ENDED_EARLY) {
+        return line.ours("A step ended the shell with exit 0, so the steps after it did not run.");
+    }
     let bad = ran.steps.iter().find(|step| step.exit.is_some_and(|exit| exit != 0));
     match (bad, ran.exit) {
         (Some(step), _) => {

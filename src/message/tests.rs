@@ -203,6 +203,7 @@ fn every_answer_reads_well() {
         pauses: vec![pause()],
         unreadable: vec![("old-nagios".into(), 3)],
         without_rule: 7,
+        without_role: 1,
     };
     let row = HistoryRow {
         at: at(-90_000),

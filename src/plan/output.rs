@@ -88,7 +88,7 @@ pub fn read_output(plan: &Plan, stdout: &str) -> ReadOutput {
 /// Gives the text of a block to its step; what belongs to none is the rest.
 fn put(read: &mut ReadOutput, numbers: &[usize], step: Option<usize>, text: &mut String) {
     // The script ends every block with a line feed of its own.
-    let output = redact(text.strip_suffix('\n').unwrap_or(text));
+    let output = redact(&whole_lines(text.strip_suffix('\n').unwrap_or(text)));
     text.clear();
     let at = step.and_then(|step| numbers.iter().position(|number| *number == step));
     match at.and_then(|at| read.steps.get_mut(at)) {
@@ -114,4 +114,41 @@ fn step_line(line: &str) -> Option<(usize, StepKind, Option<i32>, Option<u64>)> 
     let exit = words.next()?.strip_prefix("exit=")?.parse().ok();
     let millis = words.next()?.strip_prefix("ms=")?.parse().ok();
     Some((number, kind, exit, millis))
+}
+
+/// Where the script cut something out it cut by bytes: half a line may be half a secret, whose name was
+/// cut away and by which it would be known. Only whole lines are kept around a cut.
+fn whole_lines(text: &str) -> String {
+    let cut = |line: &&str| line.starts_with("[heal: ") && line.ends_with(" left out]");
+    if !text.lines().any(|line| cut(&line)) {
+        return text.to_owned();
+    }
+    let mut kept: Vec<&str> = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if cut(&line) {
+            kept.pop();
+            lines.next();
+        }
+        kept.push(line);
+    }
+    let mut whole = kept.join("\n");
+    if text.ends_with('\n') {
+        whole.push('\n');
+    }
+    whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::whole_lines;
+
+    #[test]
+    fn half_a_line_beside_a_cut_is_half_a_secret_and_goes() {
+        let text = "one\npassw\n[heal: 40390 bytes left out]\nord=hunter2\ntwo";
+        assert_eq!(whole_lines(text), "one\n[heal: 40390 bytes left out]\ntwo");
+        let flood = "a=1\n[heal: a flood of output; its middle is left out]\nsecret-tail";
+        assert_eq!(whole_lines(flood), "[heal: a flood of output; its middle is left out]");
+        assert_eq!(whole_lines("one\ntwo\n"), "one\ntwo\n");
+    }
 }

@@ -230,6 +230,7 @@ stories! {
         let new = story.declaration(&alert, "echo another cure").await;
         assert_ne!(new.ts, old.ts);
         story.declaration(&alert, "*cancelled*").await;
+        story.whispered(SRE, "your press approved nothing").await;
         story.runs(0).await;
         story.click(SRE, &new, "Approve").await;
         story.report(&alert, "another cure").await;
