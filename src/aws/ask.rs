@@ -25,8 +25,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(15);
 /// From the first asking on; a run that long is given up as SSM gave it up.
 const ALL_WITHIN: Duration = Duration::from_secs(15 * 60);
-/// Seconds between the intent to send and the sending, which sets the run's own deadline.
-const SENDING_TAKES: i64 = 120;
+/// Seconds from the intent to send to the sending, which sets the run's own deadline. With the
+/// default timeout SSM gives a delivery up after that deadline, so that "nothing" is final.
+const SENDING_TAKES: i64 = 60;
 
 /// What was asked, by run; lost at a restart, after which it is asked anew.
 #[derive(Debug, Default)]

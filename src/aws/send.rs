@@ -17,10 +17,10 @@ use crate::time::Timestamp;
 /// Seconds SSM may take to hand the command to the agent: its least (API model: 30). An agent that
 /// is there takes it within a second; one that comes back later would cure another outage.
 pub(super) const DELIVER_WITHIN: i32 = 30;
-/// Seconds by which a host's clock may be ahead of ours before its script calls a copy late. An agent
-/// whose clock is further off reaches no AWS service: signatures are refused five minutes off
-/// (AWS General Reference, "Signature Version 4").
-pub(super) const HOST_CLOCKS: i64 = 300;
+/// Seconds by which a host's clock may be ahead of ours before its script calls a copy late; by as
+/// much later a copy runs on a host whose clock is right. An agent whose clock is five minutes off
+/// reaches no AWS service (signatures are refused; AWS General Reference, "Signature Version 4").
+pub(super) const HOST_CLOCKS: i64 = 240;
 /// The document that runs shell lines.
 pub(super) const RUN_SHELL: &str = "AWS-RunShellScript";
 /// How far SSM's clock and ours may be apart in a look-up.
