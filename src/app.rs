@@ -157,7 +157,8 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
     let ssm = match &settings.ssm_endpoint {
         Some(url) => Ssm::on_loopback(url).await?,
         None => Ssm::connect(settings.config.aws.region.as_deref()).await?,
-    };
+    }
+    .with_fence_dir(&settings.config.aws.fence_dir);
     let address = settings.config.listen;
     let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}\nhint: is another heal running? set listen: in heal.yaml")

@@ -1,5 +1,6 @@
 //! The two SSM clients on one connection pool: one that may repeat (reads), one that never does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,6 +12,8 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region};
 use aws_smithy_http_client::tls;
 use aws_smithy_runtime_api::client::stalled_stream_protection::StalledStreamProtectionConfig;
+
+use super::ask::Asking;
 
 /// Times of one call. SSM answers within a second; ten tell an answer that will not come.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -25,6 +28,9 @@ pub struct Ssm {
     /// Makes one attempt and no other: `SendCommand`, `StartAutomationExecution`.
     pub(super) sends: aws_sdk_ssm::Client,
     pub(super) timing: Timing,
+    /// Where shell rules make their fences on the hosts.
+    pub(super) fence_dir: Arc<str>,
+    pub(super) asking: Arc<Asking>,
 }
 
 /// How patiently an unclear sending is looked up, and the agents are asked. Shorter on loopback.
@@ -77,6 +83,13 @@ impl Ssm {
         Ok(Ssm::of(&shared))
     }
 
+    /// With the fences of shell rules under `dir`, an absolute path on the hosts.
+    #[must_use]
+    pub fn with_fence_dir(mut self, dir: &str) -> Ssm {
+        self.fence_dir = dir.into();
+        self
+    }
+
     fn of(shared: &aws_config::SdkConfig) -> Ssm {
         let reads = aws_sdk_ssm::config::Builder::from(shared)
             .retry_config(RetryConfig::standard().with_max_attempts(3))
@@ -86,6 +99,8 @@ impl Ssm {
             reads: aws_sdk_ssm::Client::from_conf(reads),
             sends: aws_sdk_ssm::Client::from_conf(sends),
             timing: Timing::default(),
+            fence_dir: crate::plan::FENCE_DIR.into(),
+            asking: Arc::default(),
         }
     }
 

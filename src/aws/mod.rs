@@ -4,6 +4,7 @@
 //! answer that was lost is looked up by the run's id in the Comment before anything is said. Reads
 //! are retried by the SDK. Nothing is asked of the network or the credentials before the first call.
 
+mod ask;
 mod check;
 mod client;
 mod fault;

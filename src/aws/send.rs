@@ -11,14 +11,18 @@ use aws_sdk_ssm::types::{CommandFilter, CommandFilterKey};
 
 use super::client::Ssm;
 use super::fault::Fault;
-use crate::plan::{Plan, RemediationId, Target, Work};
+use crate::plan::{Fence, Plan, RemediationId, Target, Work};
 use crate::time::Timestamp;
 
 /// Seconds SSM may take to hand the command to the agent: its least (API model: 30). An agent that
 /// is there takes it within a second; one that comes back later would cure another outage.
-const DELIVER_WITHIN: i32 = 30;
+pub(super) const DELIVER_WITHIN: i32 = 30;
+/// Seconds by which a host's clock may be ahead of ours before its script calls a copy late; by as
+/// much later a copy runs on a host whose clock is right. An agent whose clock is five minutes off
+/// reaches no AWS service (signatures are refused; AWS General Reference, "Signature Version 4").
+pub(super) const HOST_CLOCKS: i64 = 240;
 /// The document that runs shell lines.
-const RUN_SHELL: &str = "AWS-RunShellScript";
+pub(super) const RUN_SHELL: &str = "AWS-RunShellScript";
 /// How far SSM's clock and ours may be apart in a look-up.
 const CLOCKS: Duration = Duration::from_secs(300);
 /// Attempts where nothing left this machine; a second apart.
@@ -119,7 +123,9 @@ impl Ssm {
     async fn attempt(&self, plan: &Plan, target: &Target, run: &RemediationId) -> Result<String, Fault> {
         match &plan.work {
             Work::Shell { .. } => {
-                let script = plan.script(run).unwrap_or_default();
+                let deadline = wall_clock().0 / 1000 + i64::from(DELIVER_WITHIN) + HOST_CLOCKS;
+                let fence = Fence { dir: self.fence_dir.to_string(), deadline };
+                let script = plan.script(run, &fence).unwrap_or_default();
                 let timeout = plan.timeout.as_secs().clamp(1, 172_800).to_string();
                 let parameters = HashMap::from([
                     ("commands".to_owned(), vec![script]),

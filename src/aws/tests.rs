@@ -14,7 +14,7 @@ use super::status::{Standing, of_automation, of_invocation};
 use super::targets::Ages;
 use super::*;
 use crate::alert::{Alert, Status};
-use crate::lifecycle::Final;
+use crate::lifecycle::{Final, Outcome};
 use crate::plan::{Plan, Platform, RemediationId, Step, StepKind, Target, Unusable, Work};
 use crate::time::Timestamp;
 
@@ -177,6 +177,8 @@ fn invocation(id: &str, details: &str, output: &str) -> Value {
            "CommandPlugins": [{"Name": "aws:runShellScript", "ResponseCode": 0, "Output": output}]})
 }
 
+const OUTPUT_WELL: &str =
+    "heal/1 run=x end=done exit=0\nheal/1 step=1 kind=command exit=0 ms=5\nheal/1 x end\n";
 const OUTPUT: &str = "heal/1 run=x end=done\nheal/1 step=1 kind=command exit=0 ms=5\nheal/1 x end\n";
 
 #[tokio::test]
@@ -219,6 +221,70 @@ async fn many_runs_are_read_from_the_pages_of_one_listing() {
     let seen = ssm.observe(&runs, Timestamp(2_000_000)).await;
     assert!(seen.len() == 120 && seen.iter().all(|(_, seen)| matches!(seen, Seen::Ended(_))));
     assert_eq!(calls.lock().unwrap().len(), 3);
+}
+
+/// An SSM that gave the run `c` up, with a host that answers `said` when it is asked.
+async fn given_up(details: &'static str, said: &'static [&'static str]) -> (Ssm, Calls) {
+    server(move |name, input, before| match (name, input["CommandId"].as_str()) {
+        ("SendCommand", _) if said.is_empty() => no(400, "InvalidInstanceId"),
+        ("SendCommand", _) => well(json!({"Command": {"CommandId": format!("ask{before}")}})),
+        ("ListCommandInvocations", Some("c")) => {
+            let mut one = invocation("c", details, "");
+            one["Status"] = json!("TimedOut");
+            one["CommandPlugins"][0]["ResponseCode"] = json!(-1);
+            well(json!({"CommandInvocations": [one]}))
+        }
+        ("ListCommandInvocations", Some(ask)) => {
+            let said = said[ask.trim_start_matches("ask").parse::<usize>().unwrap()];
+            let details = if said.is_empty() { "Pending" } else { "Success" };
+            well(json!({"CommandInvocations": [invocation(ask, details, said)]}))
+        }
+        _ => well(json!({"StandardOutputContent": "", "StandardErrorContent": ""})),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_host_is_asked_about_a_run_that_ssm_gave_up() {
+    const FAILED: &str =
+        "heal/1 run=x end=done exit=3\nheal/1 step=1 kind=command exit=3 ms=5\nheal/1 x end\n";
+    for (said, ended_as, outcome) in [
+        (OUTPUT_WELL, Final::Success, None),
+        (FAILED, Final::Failed, Some(Outcome::Failed)),
+        ("heal/1 run=x end=nothing exit=0\nheal/1 x end\n", Final::Late, Some(Outcome::TimedOut)),
+        ("heal/1 run=x end=late exit=92\nheal/1 x end\n", Final::Late, Some(Outcome::TimedOut)),
+        ("heal/1 run=x end=unfenced exit=93\nheal/1 x end\n", Final::Unfenced, Some(Outcome::Failed)),
+        ("heal/1 run=x end=interrupted exit=94\nheal/1 x end\n", Final::Interrupted, Some(Outcome::Unknown)),
+        ("no verdict\n", Final::DeliveryTimedOut, Some(Outcome::Unknown)),
+    ] {
+        let (ssm, calls) = given_up("DeliveryTimedOut", Box::leak(Box::new([said]))).await;
+        let runs = [watched("c", shell())];
+        assert_eq!(ssm.observe(&runs, Timestamp(2_000_000)).await[0].1, Seen::NotYet);
+        match &ssm.observe(&runs, Timestamp(2_000_000)).await[0].1 {
+            Seen::Ended(ran) => assert_eq!((&ran.ended_as, ran.outcome()), (&ended_as, outcome), "{said}"),
+            other => panic!("{other:?}"),
+        }
+        let (_, input) =
+            calls.lock().unwrap().iter().find(|(name, _)| name == "SendCommand").unwrap().clone();
+        assert!(input["Comment"].as_str().unwrap().starts_with("heal ask "));
+        assert_eq!(count(&calls, "SendCommand"), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_cannot_be_asked_leaves_it_unknown_and_one_that_is_at_it_is_waited_for() {
+    let runs = [watched("c", shell())];
+    let (ssm, calls) = given_up("DeliveryTimedOut", &[]).await;
+    assert!(matches!(&ssm.observe(&runs, Timestamp(2_000_000)).await[0].1,
+        Seen::Ended(ran) if ran.outcome() == Some(Outcome::Unknown)));
+    assert_eq!(count(&calls, "SendCommand"), 1);
+    for said in ["heal/1 run=x end=working exit=94\nheal/1 x end\n", ""] {
+        let (ssm, calls) = given_up("TimedOut", Box::leak(Box::new([said]))).await;
+        for _ in 0..4 {
+            assert_eq!(ssm.observe(&runs, Timestamp(2_000_000)).await[0].1, Seen::NotYet);
+        }
+        assert_eq!(count(&calls, "SendCommand"), 1, "not asked at every look");
+    }
 }
 
 #[test]

@@ -144,12 +144,17 @@ impl Ssm {
         match status::of_invocation(word, invocation.status_details.as_deref()) {
             Standing::Waiting => Ok(Seen::NotYet),
             Standing::Working => Ok(Seen::Progress(Vec::new())),
-            Standing::Over(ended_as) => Ok(Seen::Ended(self.ran(run, ended_as, invocation, now).await?)),
+            Standing::Over(ended_as) => {
+                let ran = self.ran(run, ended_as, invocation, now).await?;
+                // The host knows better than an SSM that gave it up.
+                let asked = ran.ended_as.is_given_up() && matches!(run.plan.work, Work::Shell { .. });
+                if asked { self.ask(run, ran).await } else { Ok(Seen::Ended(ran)) }
+            }
         }
     }
 
     /// One command's invocation; `None` while SSM does not show it.
-    async fn invocation(&self, run: &Watched) -> Result<Option<CommandInvocation>, Fault> {
+    pub(super) async fn invocation(&self, run: &Watched) -> Result<Option<CommandInvocation>, Fault> {
         let call = self.reads.list_command_invocations().command_id(&run.command_id).details(true);
         match call.instance_id(&run.instance_id).send().await {
             Ok(answer) => {
@@ -198,6 +203,7 @@ impl Ssm {
             if matches!(run.plan.work, Work::Shell { .. }) {
                 let read = printed.read;
                 ran.output_cut |= !read.complete && !read.steps.is_empty();
+                ran.ended_as = ran.ended_as.corrected(read.end.as_deref(), read.exit);
                 ran.steps.extend(read.steps);
                 join(&mut ran.output, &read.rest);
                 join(&mut ran.output, &redact(&printed.stderr));
@@ -224,7 +230,12 @@ impl Ssm {
     }
 
     /// What one plugin printed: from the listing where that is certainly all, else by a call of its own.
-    async fn printed(&self, run: &Watched, plugin: &CommandPlugin, several: bool) -> Result<Printed, Fault> {
+    pub(super) async fn printed(
+        &self,
+        run: &Watched,
+        plugin: &CommandPlugin,
+        several: bool,
+    ) -> Result<Printed, Fault> {
         let listed = plugin.output.as_deref().unwrap_or_default();
         let (stdout, stderr) = split_error(listed);
         let read = read_output(&run.plan, stdout);
@@ -302,8 +313,8 @@ impl Ssm {
 }
 
 /// The output of one plugin.
-struct Printed {
-    read: ReadOutput,
+pub(super) struct Printed {
+    pub read: ReadOutput,
     stderr: String,
     cut: bool,
 }
@@ -331,7 +342,7 @@ fn split_error(output: &str) -> (&str, &str) {
     }
 }
 
-fn join(text: &mut String, more: &str) {
+pub(super) fn join(text: &mut String, more: &str) {
     if !more.trim().is_empty() {
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');

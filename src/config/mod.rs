@@ -36,6 +36,8 @@ pub struct Aws {
     pub region: Option<String>,
     /// The tag of managed nodes that holds their role.
     pub role_tag: Option<String>,
+    /// Where each run of a shell rule makes its folder on the host; an absolute path.
+    pub fence_dir: String,
 }
 
 #[derive(Clone, Debug)]

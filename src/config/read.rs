@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Aws, Config, Limits, Mode, Slack, senders};
+use crate::plan::{FENCE_DIR, FENCE_DIR_MAX};
 use crate::rule::diagnostic::quoted;
 use crate::rule::values::is_id;
 use crate::rule::yaml::{self, Entry, Fields, Node, Problems, Span, Value};
@@ -238,13 +239,11 @@ fn channels(node: &Node, problems: &mut Problems) -> Vec<String> {
 }
 
 fn aws(entry: Option<&Entry>, problems: &mut Problems) -> Aws {
-    let mut aws = Aws { region: None, role_tag: None };
-    let later =
-        &["fence_dir", "accounts", "assume_role", "role_arn", "profile", "output_bucket", "log_group"];
+    let mut aws = Aws { region: None, role_tag: None, fence_dir: FENCE_DIR.to_owned() };
+    let keys = &["region", "role_tag", "fence_dir"];
+    let later = &["accounts", "assume_role", "role_arn", "profile", "output_bucket", "log_group"];
     let Some(entry) = entry else { return aws };
-    let Some(fields) =
-        section("`aws`", "aws.", &entry.value, entry.key_span, &["region", "role_tag"], later, problems)
-    else {
+    let Some(fields) = section("`aws`", "aws.", &entry.value, entry.key_span, keys, later, problems) else {
         return aws;
     };
     aws.region = fields.get("region").and_then(|node| {
@@ -260,7 +259,34 @@ fn aws(entry: Option<&Entry>, problems: &mut Problems) -> Aws {
     });
     // A tag's key has at most 128 characters (EC2 and SSM tagging limits).
     aws.role_tag = fields.get("role_tag").and_then(|node| problems.line("`role_tag`", node, 128));
+    if let Some(dir) = fields.get("fence_dir").and_then(|node| fence_dir(node, problems)) {
+        aws.fence_dir = dir;
+    }
     aws
+}
+
+/// A directory on the hosts that stays over a restart and is root's alone.
+fn fence_dir(node: &Node, problems: &mut Problems) -> Option<String> {
+    let text = problems.line("`fence_dir`", node, FENCE_DIR_MAX)?;
+    let dir = if text.len() > 1 { text.trim_end_matches('/') } else { text.as_str() };
+    let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    let plain = dir.starts_with('/')
+        && dir.bytes().all(fine)
+        && dir.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."));
+    if !plain {
+        problems
+            .error(node.span, format!("{} is not an absolute path of plain letters", quoted(&text)))
+            .hint(format!("write {FENCE_DIR}: letters, digits, `.`, `_` and `-` between slashes"));
+        return None;
+    }
+    let within = |root: &str| dir == root || dir.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
+    if ["/tmp", "/var/tmp", "/dev", "/proc", "/sys", "/run", "/var/run"].into_iter().any(within) {
+        problems
+            .error(node.span, format!("{} is no place to keep what has run", quoted(dir)))
+            .hint(format!("write {FENCE_DIR}: it must last over a restart, and be nobody's but root's"));
+        return None;
+    }
+    Some(dir.to_owned())
 }
 
 fn listen(node: &Node, problems: &mut Problems) -> Option<std::net::SocketAddr> {

@@ -46,6 +46,7 @@ fn the_config_of_the_contract_loads() {
     assert_eq!(config.slack.connections, 2);
     assert_eq!(config.approvers, ["@sre", "U0LEAD"]);
     assert_eq!(config.aws.region.as_deref(), Some("ap-northeast-1"));
+    assert_eq!(config.aws.fence_dir, "/var/lib/heal");
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.limits.max_age, Duration::from_secs(900));
     assert_eq!(config.defaults.stage, Some(Stage::Approve));
@@ -120,7 +121,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("an unknown section", "plugins: []\n"),
     ("a list instead of a config", "- a\n"),
     ("a token", "slack:\n  bot_token: xoxb-1234567890-secret\n"),
-    ("planned keys", "slack: {ops_channel: \"#ops\"}\naws: {fence_dir: /var/lib/heal}\nlimits: {storm: 5}\n"),
+    ("planned keys", "slack: {ops_channel: \"#ops\"}\naws: {accounts: []}\nlimits: {storm: 5}\n"),
     ("an unknown mode", "slack: {mode: websocket}\n"),
     ("channels without a sign", "slack: {channels: [alerts, \"#Alerts\", C0A, C0A, \"general chat\"]}\n"),
     ("too many connections", "slack: {connections: 11}\n"),
@@ -164,6 +165,8 @@ const MISTAKES: &[(&str, &str)] = &[
     ("no approvers", "approvers: []\n"),
     ("not true or false", "open_pause: yes\n"),
     ("a region in words", "aws: {region: Tokyo}\n"),
+    ("a fence at no absolute path", "aws: {fence_dir: var/../heal}\n"),
+    ("a fence that is lost over a restart", "aws: {fence_dir: /tmp/heal}\n"),
     ("a store of later", "store: postgres://user:secret@db/heal\n"),
     ("a store that is none", "store: heal.db\n"),
     ("a port alone", "listen: \":8080\"\n"),

@@ -28,11 +28,44 @@ pub enum Final {
     Terminated,
     AccessDenied,
     InvalidPlatform,
+    /// The host says that it came after its deadline, or not at all, and that nothing ran.
+    Late,
+    /// The host could not make the run's fence, so nothing ran.
+    Unfenced,
+    /// The host says that a copy of the run began and ended half-way.
+    Interrupted,
+    /// The host says that another copy of the run was still at work.
+    AtWork,
     /// A word this version does not know.
     Other(String),
 }
 
 impl Final {
+    /// With what the host itself says: how its script says it ended, and the exit code. Finished
+    /// runs were seen as DeliveryTimedOut (amazon-ssm-agent issues 316 and 430), so where SSM gave
+    /// a run up the host is believed.
+    pub fn corrected(self, end: Option<&str>, exit: Option<i32>) -> Final {
+        match (end, exit) {
+            (Some("late" | "nothing"), _) => Final::Late,
+            (Some("unfenced"), _) => Final::Unfenced,
+            (Some("interrupted"), _) => Final::Interrupted,
+            (Some("working"), _) => Final::AtWork,
+            (Some("done" | "early" | "terminated" | "unprepared"), Some(exit)) if self.is_given_up() => {
+                if exit == 0 {
+                    Final::Success
+                } else {
+                    Final::Failed
+                }
+            }
+            _ => self,
+        }
+    }
+
+    /// Whether SSM gave it up without knowing what the host does.
+    pub fn is_given_up(&self) -> bool {
+        matches!(self, Final::DeliveryTimedOut | Final::TimedOut | Final::Other(_))
+    }
+
     /// What it means, for the person on call.
     pub fn sentence(&self) -> String {
         let words = match self {
@@ -52,6 +85,12 @@ impl Final {
                 "The host was denied access to the command, so nothing ran; its role lacks a permission."
             }
             Final::InvalidPlatform => "The command does not fit the host's platform, so nothing ran.",
+            Final::Late => "It did not come to the host in time, so nothing ran there, and nothing will.",
+            Final::Unfenced => "The host could not make sure that it runs once, so nothing ran.",
+            Final::Interrupted => {
+                "It began on the host and was ended half-way; it may have done half of its work."
+            }
+            Final::AtWork => "Another copy of it was still at work on the host.",
             Final::Other(word) => {
                 let word = crate::text::clip(&crate::text::clean(word, 100), 100);
                 return format!(
@@ -147,17 +186,27 @@ impl Ran {
             | Final::Undeliverable
             | Final::Terminated
             | Final::AccessDenied
-            | Final::InvalidPlatform => Some(Outcome::Failed),
-            Final::ExecutionTimedOut => Some(Outcome::TimedOut),
+            | Final::InvalidPlatform
+            | Final::Unfenced => Some(Outcome::Failed),
+            Final::ExecutionTimedOut | Final::Late => Some(Outcome::TimedOut),
             Final::Cancelled => Some(Outcome::Cancelled),
-            Final::DeliveryTimedOut | Final::TimedOut | Final::Other(_) => Some(Outcome::Unknown),
+            Final::DeliveryTimedOut
+            | Final::TimedOut
+            | Final::Interrupted
+            | Final::AtWork
+            | Final::Other(_) => Some(Outcome::Unknown),
         }
     }
 
     /// Whether something of the rule's commands may have run, so that cooldown applies.
     pub fn commands_ran(&self) -> bool {
         match self.ended_as {
-            Final::Undeliverable | Final::Terminated | Final::AccessDenied | Final::InvalidPlatform => false,
+            Final::Undeliverable
+            | Final::Terminated
+            | Final::AccessDenied
+            | Final::InvalidPlatform
+            | Final::Late
+            | Final::Unfenced => false,
             _ => self.outcome() != Some(Outcome::NotNeeded),
         }
     }

@@ -148,6 +148,12 @@ pub(super) fn sentence(line: Line, ran: &Ran) -> Line {
         Final::Terminated => line.ours("SSM ended it before it began; nothing ran."),
         Final::AccessDenied => line.ours("SSM was not allowed to run it there; nothing ran."),
         Final::InvalidPlatform => line.ours("The document does not fit the host's platform; nothing ran."),
+        Final::Late => line.ours("It did not come to the host in time; nothing ran."),
+        Final::Unfenced => line.ours("The host could not make sure that it runs once; nothing ran."),
+        Final::Interrupted => {
+            line.ours("It began on the host and was ended half-way; it may have done half of its work.")
+        }
+        Final::AtWork => line.ours("Another copy of it was still at work on the host."),
         Final::Other(word) => line.ours("SSM ended it with a status this version does not know: ").code(word),
     }
 }

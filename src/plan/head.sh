@@ -2,15 +2,7 @@
 # Run @RUN@ of heal: the declared steps in one shell, up to the first that fails. The verdict is
 # printed first, as SSM keeps only the head of what is printed. See src/plan/script.rs.
 heal_run='@RUN@'
-# --- deadline and fence stand here ---
-heal_now() { # milliseconds; /proc/uptime needs no process and no correct clock
-	if IFS=' ' read -r heal_t _ 2>/dev/null </proc/uptime; then
-		heal_t=$((${heal_t%.*} * 1000 + 1${heal_t#*.}0 - 1000))
-	else
-		heal_t=$(($(date +%s 2>/dev/null || echo 0) * 1000))
-	fi
-}
-# A private folder with room in it. Memory first: a cure for a full disk has to run on a full disk.
+@FENCE_SCRIPT@# A private folder with room in it. Memory first: a cure for a full disk has to run on a full disk.
 heal_dir=
 for heal_d in /run /dev/shm "${TMPDIR:-/tmp}" /var/tmp; do
 	heal_dir=$(umask 077 && mktemp -d "$heal_d/heal.XXXXXXXX" 2>/dev/null) || continue
@@ -19,10 +11,7 @@ for heal_d in /run /dev/shm "${TMPDIR:-/tmp}" /var/tmp; do
 	heal_dir=
 done
 if [ -z "$heal_dir" ]; then
-	echo "heal/1 run=$heal_run end=unprepared"
-	echo "heal/1 $heal_run end"
-	echo "heal: no private folder with 1 MB of room in /run, /dev/shm, /tmp or /var/tmp; nothing was run" >&2
-	exit 90
+	heal_short unprepared 90 "no private folder with 1 MB of room in /run, /dev/shm, /tmp or /var/tmp; nothing was run"
 fi
 heal_watch() { # cuts the middle out of a flood of output before it fills the disk
 	while kill -0 "$$" && { sleep 0.2 || sleep 1; }; do
@@ -46,8 +35,8 @@ heal_output() { # $1: a step's file; its head and its tail
 		tail -c @TAIL@ "$1"
 	fi | tr -d '\000'
 }
-heal_report() { # $1: how it ended
-	echo "heal/1 run=$heal_run end=$1"
+heal_report() { # $1: how it ended, $2: exit code
+	echo "heal/1 run=$heal_run end=$1 exit=$2"
 	cat "$heal_dir/steps"
 	for heal_n in @NUMBERS@; do
 		[ -s "$heal_dir/$heal_n" ] || [ -s "$heal_dir/$heal_n.head" ] || continue
@@ -56,6 +45,24 @@ heal_report() { # $1: how it ended
 		echo
 	done
 	echo "heal/1 $heal_run end"
+}
+heal_leave() { # $1: a file; it becomes the run's result, whole or not at all
+	if (umask 077 && cp "$1" "$heal_mine/result.new") && mv -f "$heal_mine/result.new" "$heal_mine/result"; then
+		return
+	fi
+	# No room there: it stays where it is, beside the folder that goes, and a link says where.
+	rm -f "$heal_mine/result.new"
+	heal_k=$(umask 077 && mktemp -d "${heal_dir%/*}/heal.XXXXXXXX") &&
+		ln "$1" "$heal_k/result" && ln -s "$heal_k" "$heal_mine/kept"
+} 2>/dev/null
+heal_tell() { # $1: how it ended, $2: exit code. Left for other copies first, printed then
+	trap '' TERM INT HUP
+	if heal_report "$1" "$2" 2>/dev/null >"$heal_dir/result"; then
+		heal_leave "$heal_dir/result"
+		cat "$heal_dir/result"
+	else
+		heal_report "$1" "$2"
+	fi
 }
 heal_unfinished() { # $1: exit code of the step that was at work, if any was
 	[ -s "$heal_dir/now" ] || return 1
@@ -78,5 +85,5 @@ heal_ended() { # $1: exit code
 heal_watch </dev/null >/dev/null 2>&1 &
 heal_watcher=$!
 trap 'rm -rf "$heal_dir"' EXIT
-trap 'heal_unfinished unknown; heal_report terminated; exit 143' TERM INT HUP
+trap 'heal_unfinished unknown; heal_tell terminated 143; exit 143' TERM INT HUP
 ( # the one shell of all steps; what they leave behind holds none of this script's outputs

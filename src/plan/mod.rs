@@ -18,7 +18,9 @@ mod tests;
 
 pub use make::plan;
 pub use output::{ReadOutput, StepRan, read_output};
-pub use script::{ENDED_EARLY, STDOUT_KEPT, UNPREPARED};
+pub use script::{
+    ENDED_EARLY, FENCE_DIR, FENCE_DIR_MAX, LATE, STDOUT_KEPT, UNFENCED, UNPREPARED, UNTOLD, ask_script,
+};
 
 /// Names one remediation everywhere: in the store, in message metadata, as the run's id in SSM's
 /// Comment and on the host. Short, lower case letters and digits.
@@ -108,4 +110,14 @@ pub struct Plan {
     pub work: Work,
     /// Of the whole run on the host.
     pub timeout: Duration,
+}
+
+/// Where and until when a run may begin on the host. No part of the plan: it is not what was
+/// declared, and a copy that is sent again has a deadline of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fence {
+    /// The directory in which every run makes its folder; an absolute path.
+    pub dir: String,
+    /// Seconds since 1970 by the host's clock; a copy that comes later runs nothing.
+    pub deadline: i64,
 }

@@ -39,8 +39,12 @@ pub struct ReadOutput {
     pub rest: String,
     /// Whether it is there to its end.
     pub complete: bool,
-    /// How the script says it ended: `done`, `early`, `terminated`, `unprepared`.
+    /// How the script says it ended: `done`, `early`, `terminated`; where it ran nothing `unprepared`,
+    /// `late`, `unfenced`; of a second copy that cannot tell what the first did `working`, `interrupted`;
+    /// of an asking `awaited`, `nothing`.
     pub end: Option<String>,
+    /// Exit code of the copy that ran, as the script says it.
+    pub exit: Option<i32>,
 }
 
 /// Reads the output of a plan's script. Of a document, or of a script that was killed, everything is `rest`.
@@ -49,10 +53,10 @@ pub fn read_output(plan: &Plan, stdout: &str) -> ReadOutput {
         return ReadOutput { rest: redact(stdout), complete: true, ..ReadOutput::default() };
     };
     let mut lines = stdout.split_inclusive('\n');
-    let Some((run, end)) = lines.next().and_then(first_line) else {
+    let Some((run, end, exit)) = lines.next().and_then(first_line) else {
         return ReadOutput { rest: redact(stdout), ..ReadOutput::default() };
     };
-    let mut read = ReadOutput { end: Some(end.to_owned()), ..ReadOutput::default() };
+    let mut read = ReadOutput { end: Some(end.to_owned()), exit, ..ReadOutput::default() };
     let mut numbers = Vec::new();
     let block = format!("heal/1 {run} output of step=");
     let last = format!("heal/1 {run} end");
@@ -97,10 +101,13 @@ fn put(read: &mut ReadOutput, numbers: &[usize], step: Option<usize>, text: &mut
     }
 }
 
-/// `heal/1 run=ID end=HOW`
-fn first_line(line: &str) -> Option<(&str, &str)> {
-    let (run, end) = line.trim_end().strip_prefix("heal/1 run=")?.split_once(" end=")?;
-    (!run.is_empty()).then_some((run, end))
+/// `heal/1 run=ID end=HOW exit=CODE`
+fn first_line(line: &str) -> Option<(&str, &str, Option<i32>)> {
+    let mut words = line.trim_end().strip_prefix("heal/1 run=")?.split(' ');
+    let run = words.next().filter(|run| !run.is_empty())?;
+    let end = words.next()?.strip_prefix("end=")?;
+    let exit = words.next().and_then(|word| word.strip_prefix("exit=")?.parse().ok());
+    Some((run, end, exit))
 }
 
 /// `heal/1 step=N kind=KIND exit=CODE ms=MILLIS`; a code that is no number was not known.

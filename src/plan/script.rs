@@ -5,8 +5,11 @@
 //! subshell with their output in files: a step may `exit`, set traps, kill its shell or leave
 //! processes behind, and the outer shell still tells what happened and ends. The folder lies in
 //! memory where it can, since a full disk is what many a rule is there to cure.
+//!
+//! Before all that stands the fence (`fence.sh`): the host itself runs one copy of a run at most,
+//! whatever SSM and heal send it, and keeps what came of it for whoever asks (`told.sh`).
 
-use super::{Plan, RemediationId, StepKind, Work};
+use super::{Fence, Plan, RemediationId, StepKind, Work};
 
 /// Characters of standard output that SSM keeps, from its start (SSM API model:
 /// `GetCommandInvocationResult.StandardOutputContent`).
@@ -16,30 +19,56 @@ pub const UNPREPARED: i32 = 90;
 /// Exit code where a step ended the shell with 0 although steps were left.
 pub const ENDED_EARLY: i32 = 91;
 
+/// Exit code of a copy that came after its deadline and ran nothing.
+pub const LATE: i32 = 92;
+/// Exit code of a copy that could not make its fence and ran nothing.
+pub const UNFENCED: i32 = 93;
+/// Exit code of a second copy, which ran nothing and could not learn what the first did.
+pub const UNTOLD: i32 = 94;
+
+/// Where the fences stand unless the config says otherwise.
+pub const FENCE_DIR: &str = "/var/lib/heal";
+/// Bytes of a fence's directory at most.
+pub const FENCE_DIR_MAX: usize = 200;
+
+/// Runs whose folders stay on a host.
+const KEEP: usize = 200;
+/// Seconds by which a second copy stops waiting before SSM would end it.
+const WAIT_LESS: u64 = 5;
+
 /// Bytes kept of one step's output at most; three parts of four from its head.
 const STEP_MAX: usize = 8000;
 /// Bytes of a step's own line and of the lines around its output.
 const STEP_LINES: usize = 220;
 
 const HEAD: &str = include_str!("head.sh");
+const TOLD: &str = include_str!("told.sh");
+const FENCE: &str = include_str!("fence.sh");
 const TAIL: &str = include_str!("tail.sh");
+const ASK: &str = include_str!("ask.sh");
 
 impl Plan {
     /// The script of a shell rule, complete; `None` for documents and automations.
-    pub fn script(&self, run: &RemediationId) -> Option<String> {
+    pub fn script(&self, run: &RemediationId, fence: &Fence) -> Option<String> {
         let Work::Shell { steps, env } = &self.work else { return None };
         let count = steps.len().max(1);
         let each = (STDOUT_KEPT - 500).saturating_sub(count * STEP_LINES) / count;
         let kept = each.min(STEP_MAX);
         let (head, tail) = (kept - kept / 4, kept / 4);
         let numbers: Vec<String> = (1..=steps.len()).map(|number| number.to_string()).collect();
+        let wait = self.timeout.as_secs().saturating_sub(WAIT_LESS).clamp(1, 172_800) * 1000;
         let ours = |text: &str| {
-            text.replace("@HEAD@", &head.to_string())
+            text.replace("@FENCE_SCRIPT@", &format!("{TOLD}{FENCE}"))
+                .replace("@WAIT@", &wait.to_string())
+                .replace("@DEADLINE@", &fence.deadline.to_string())
+                .replace("@KEEP@", &KEEP.to_string())
+                .replace("@HEAD@", &head.to_string())
                 .replace("@TAIL@", &tail.to_string())
                 .replace("@BOTH@", &kept.to_string())
                 .replace("@COUNT@", &steps.len().to_string())
                 .replace("@NUMBERS@", &numbers.join(" "))
                 .replace("@RUN@", &word(&run.0))
+                .replace("@FENCE@", &quote(&fence.dir))
         };
         let mut script = ours(HEAD);
         for (name, value) in env {
@@ -57,9 +86,20 @@ impl Plan {
     }
 }
 
-/// Bytes of the script, for a run id as long as they get.
+/// A script that asks a host what became of a run, and changes nothing there. It prints the run's
+/// verdict as the run did, or one that ends `working`, `interrupted` or, where the host knows nothing
+/// of it, `awaited` up to the deadline and `nothing` after it. Its exit code is always 0.
+pub fn ask_script(run: &RemediationId, fence: &Fence) -> String {
+    ASK.replace("@TOLD_SCRIPT@", TOLD)
+        .replace("@DEADLINE@", &fence.deadline.to_string())
+        .replace("@RUN@", &word(&run.0))
+        .replace("@FENCE@", &quote(&fence.dir))
+}
+
+/// Bytes of the script, for a run id and a fence as long as they get.
 pub(super) fn length(plan: &Plan) -> Option<usize> {
-    plan.script(&RemediationId("x".repeat(40))).map(|script| script.len())
+    let fence = Fence { dir: "x".repeat(FENCE_DIR_MAX), deadline: i64::MAX };
+    plan.script(&RemediationId("x".repeat(40)), &fence).map(|script| script.len())
 }
 
 pub(super) fn kind_word(kind: StepKind) -> &'static str {

@@ -9,5 +9,6 @@ if heal_unfinished "$heal_rc" && [ "$heal_rc" -eq 0 ] && [ "$heal_n" -ne @COUNT@
 	heal_rc=91 heal_end=early
 fi
 case $(tail -n 1 "$heal_dir/steps") in *' kind=confirm '*) [ "$heal_end" = early ] || heal_rc=0 ;; esac
-heal_report "$heal_end"
+heal_tell "$heal_end" "$heal_rc"
+heal_prune @KEEP@
 exit "$heal_rc"

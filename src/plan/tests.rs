@@ -6,7 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
+mod fence;
+
 const RUN: &str = "r7k2m9";
+/// The shells there may be.
+const SHELLS: [&[&str]; 3] = [&["dash"], &["bash"], &["busybox", "sh"]];
 
 fn shell(steps: &[(StepKind, &str)], env: &[(&str, &str)]) -> Plan {
     let steps = steps.iter().map(|(kind, text)| Step { kind: *kind, text: (*text).to_owned() }).collect();
@@ -18,6 +22,12 @@ fn commands(texts: &[&str]) -> Plan {
     shell(&texts.iter().map(|text| (StepKind::Command, *text)).collect::<Vec<_>>(), &[])
 }
 
+/// A fence without a deadline.
+fn fence(dir: &std::path::Path) -> Fence {
+    Fence { dir: dir.to_str().unwrap().to_owned(), deadline: i64::MAX }
+}
+
+#[derive(Clone, Debug)]
 struct Did {
     code: Option<i32>,
     stdout: String,
@@ -35,9 +45,14 @@ impl Did {
 
 /// Runs the plan's script as the agent does: a file, a process group of its own, its output read to the end.
 fn run_in(interpreter: &[&str], plan: &Plan, prepare: impl FnOnce(&mut Command)) -> Did {
+    let fences = tempfile::tempdir().unwrap();
+    let script = plan.script(&RemediationId(RUN.to_owned()), &fence(fences.path())).unwrap();
+    run_script(interpreter, plan, &script, prepare)
+}
+
+fn run_script(interpreter: &[&str], plan: &Plan, script: &str, prepare: impl FnOnce(&mut Command)) -> Did {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("_script.sh");
-    let script = plan.script(&RemediationId(RUN.to_owned())).unwrap();
     assert!(!script.contains("{{") && !script.contains("}}"), "SSM would interpolate:\n{script}");
     std::fs::write(&file, script).unwrap();
     let mut command = Command::new(interpreter[0]);
@@ -54,12 +69,15 @@ fn run_in(interpreter: &[&str], plan: &Plan, prepare: impl FnOnce(&mut Command))
     Did { code: output.status.code(), stdout, stderr, read, took }
 }
 
+fn shells() -> impl Iterator<Item = &'static [&'static str]> {
+    SHELLS
+        .into_iter()
+        .filter(|shell| Command::new(shell[0]).args(&shell[1..]).args(["-c", ":"]).status().is_ok())
+}
+
 /// In every shell there is.
 fn run(plan: &Plan, judge: impl Fn(&Did)) {
-    for interpreter in [&["dash"][..], &["bash"], &["busybox", "sh"]] {
-        if Command::new(interpreter[0]).args(&interpreter[1..]).args(["-c", ":"]).status().is_err() {
-            continue;
-        }
+    for interpreter in shells() {
         let did = run_in(interpreter, plan, |_| {});
         eprintln!(
             "--- {interpreter:?}: {:?} in {:?}\n{}\n{}",
@@ -79,7 +97,8 @@ fn the_script_of_the_talks_rule_is_this() {
         "service FOO_PROCESS restart",
         "service FOO_PROCESS status",
     ]);
-    insta::assert_snapshot!(plan.script(&RemediationId(RUN.to_owned())).unwrap());
+    let fence = Fence { dir: FENCE_DIR.to_owned(), deadline: 1_790_000_000 };
+    insta::assert_snapshot!(plan.script(&RemediationId(RUN.to_owned()), &fence).unwrap());
 }
 
 #[test]
@@ -286,7 +305,7 @@ fn without_a_place_to_work_nothing_runs() {
     });
     assert_eq!(did.code, Some(UNPREPARED));
     assert_eq!(did.read.end.as_deref(), Some("unprepared"));
-    assert!(did.read.steps.is_empty() && did.stderr.contains("nothing was run"));
+    assert!(did.read.steps.is_empty() && did.read.rest.contains("nothing was run"));
 }
 
 #[test]
@@ -414,7 +433,7 @@ fn a_parameter_never_carries_what_ssm_would_interpolate() {
         plan(&rule(action, &[]), &alert(&[("x", value)]), &target(Platform::Windows))
     };
     let made = of("fine").unwrap();
-    assert_eq!(made.script(&RemediationId(RUN.to_owned())), None);
+    assert_eq!(made.script(&RemediationId(RUN.to_owned()), &fence("/x".as_ref())), None);
     let Work::Document { parameters, .. } = made.work else { panic!() };
     assert_eq!(parameters["P"], ["a fine"]);
     for bad in ["{{ssm:secret}}", "}}", "a\nb", "\u{1b}[0m", &"y".repeat(5000)] {

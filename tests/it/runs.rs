@@ -164,6 +164,37 @@ stories! {
         story.finish().await;
     }
 
+    async fn a_command_that_the_agent_takes_twice_runs_once_and_tells_what_it_did(mode: Mode) {
+        let rules = "web:NginxDown: {commands: [\"echo x >>/var/run/cured\", \"echo it ran\"]}\n";
+        for apart in [0, 100] {
+            let mut story = Plot::new(rules).start(mode).await;
+            story.fleet.on_send(move |_| Scripted::RunTwice { apart: Duration::from_millis(apart) });
+            let alert = approved(&mut story).await;
+            let report = story.report(&alert, "ran well").await.read();
+            assert!(report.contains("it ran"), "{report}");
+            story.runs(2).await;
+            let cured = story.fleet.host("web-1").unwrap().root().join("var/run/cured");
+            assert_eq!(std::fs::read_to_string(cured).unwrap(), "x\n");
+            // Not `finish`, which would count the copy that the fence stopped as a second run.
+            story.stop_bot().await;
+        }
+    }
+
+    async fn a_run_that_ssm_gave_up_is_told_by_its_host(mode: Mode) {
+        let rules = "web:NginxDown: {commands: [\"echo it ran\", \"exit 7\"]}\n";
+        let mut story = Plot::new(rules).start(mode).await;
+        story.fleet.on_send(|sent| match sent.comment.starts_with("heal ask ") {
+            true => Scripted::Run,
+            false => Scripted::RunButReport { status: "TimedOut".into(), details: "Delivery Timed Out".into() },
+        });
+        let alert = approved(&mut story).await;
+        let report = story.report(&alert, "*failed*").await.read();
+        assert!(report.contains("exit code 7") && report.contains("it ran"), "{report}");
+        story.reaction(&alert, "x").await;
+        story.runs(2).await;
+        story.finish().await;
+    }
+
     async fn credentials_in_the_output_reach_neither_slack_nor_the_log(mode: Mode) {
         let rules = "web:NginxDown: {commands: [\"cat /var/run/noise\"]}\n";
         let mut story = Plot::new(rules).start(mode).await;
