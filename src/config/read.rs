@@ -280,11 +280,19 @@ fn fence_dir(node: &Node, problems: &mut Problems) -> Option<String> {
         return None;
     }
     let within = |root: &str| dir == root || dir.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
-    if ["/tmp", "/var/tmp", "/dev", "/proc", "/sys", "/run", "/var/run"].into_iter().any(within) {
+    if ["/dev", "/proc", "/sys"].into_iter().any(within) {
         problems
             .error(node.span, format!("{} is no place to keep what has run", quoted(dir)))
             .hint(format!("write {FENCE_DIR}: it must last over a restart, and be nobody's but root's"));
         return None;
+    }
+    if ["/tmp", "/var/tmp", "/run", "/var/run"].into_iter().any(within) {
+        problems
+            .warning(
+                node.span,
+                format!("{} may be emptied, and then a second copy of a run is not known", quoted(dir)),
+            )
+            .hint(format!("write {FENCE_DIR}: it must last over a restart, and be nobody's but root's"));
     }
     Some(dir.to_owned())
 }
