@@ -2,9 +2,11 @@
 //!
 //! A thread under each would wake people for what is over; silence would hide what still burns.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use crate::time::Timestamp;
+use crate::time::{Timestamp, say_duration};
 
 use super::line::Line;
 use super::{Context, Said};
@@ -74,7 +76,8 @@ pub fn missed(
         lines.push(match one.why {
             WhyMissed::Resolved => line.ours(": resolved"),
             WhyMissed::Old => {
-                let age = crate::time::short_duration(context.now.since(one.at));
+                let minutes = context.now.since(one.at).as_secs() / 60;
+                let age = say_duration(Duration::from_secs(minutes.max(1) * 60));
                 line.said(format_args!(": {age} old, may still fire"))
             }
             WhyMissed::Edited => line.ours(": edited since, may still fire"),

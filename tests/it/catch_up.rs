@@ -90,8 +90,8 @@ stories! {
         let told = story.announced("missed").await;
         assert_reads(&told, "
             :zzz: *2 alerts missed, not acted on*: heal was not running or not connected to Slack.
-            • `web:NginxDown` on `web-1`, posted TIME: 40m old, may still fire
-            • `web:NginxDown` on `web-2`, posted TIME: 40m old, may still fire
+            • `web:NginxDown` on `web-1`, posted TIME: 40 minutes old, may still fire
+            • `web:NginxDown` on `web-2`, posted TIME: 40 minutes old, may still fire
         ");
         untouched(&story, &first);
         untouched(&story, &other);
@@ -150,7 +150,7 @@ stories! {
         story.workspace.post_raw_event(event);
         story.settled().await;
         assert_eq!(story.read_thread(&alert, 1).await.len(), 1);
-        assert_eq!(story.metric("heal_duplicates_total").await, Some(1.0));
+        assert_eq!(story.metric("heal_duplicate_deliveries_total").await, Some(1.0));
         story.finish().await;
     }
 
