@@ -209,9 +209,11 @@ impl Engine {
             if std::mem::take(&mut first) {
                 self.0.caught_up.looked.send_modify(|count| *count += 1);
             }
+            self.try_to_tell(channel, false).await;
+            let again_at = self.clock().now().plus(SECOND_LOOK);
             tokio::time::sleep(SPACING).await;
             tokio::select! {
-                () = tokio::time::sleep(SECOND_LOOK) => {}
+                () = self.clock().sleep_until(again_at) => {}
                 () = self.gap_after(gap) => {}
             }
             if self.gaps() == gap {
@@ -219,8 +221,10 @@ impl Engine {
                 let mut read = self.0.caught_up.read.lock().unwrap_or_else(PoisonError::into_inner);
                 read.insert(channel.to_owned(), gap);
             }
+            self.try_to_tell(channel, true).await;
             while tokio::time::timeout(KEPT_EVERY, self.gap_after(gap)).await.is_err() {
                 self.keep_passed().await;
+                self.try_to_tell(channel, true).await;
             }
             until = self.connected().await;
         }
@@ -304,7 +308,7 @@ impl Engine {
             });
             taken.push((kept, sender, message, reading));
         }
-        let mut count = 0;
+        let (mut count, mut failed) = (0, None);
         for (kept, sender, message, reading) in taken {
             match kept.await {
                 Ok((decided, new)) => {
@@ -318,8 +322,12 @@ impl Engine {
                 Err(error @ (store::Error::Corrupt { .. } | store::Error::Claimed(_))) => {
                     self.store_failed("keeping a message of the past", &error);
                 }
-                Err(error) => return Err(error.into()),
+                // The others may be kept all the same, and then what they owe is carried out.
+                Err(error) => failed = Some(error),
             }
+        }
+        if let Some(error) = failed {
+            return Err(error.into());
         }
         let name = channel.to_owned();
         let closed = self.store().transact(move |tx| {
@@ -337,7 +345,7 @@ impl Engine {
                 "{count} messages of {channel} were read from its history; {missed} alerts in them were missed"
             );
         }
-        self.tell_missed(channel, false).await
+        Ok(())
     }
 
     /// Where this channel's reading begins. Of a channel that is new to the store nothing before the
@@ -359,6 +367,17 @@ impl Engine {
                 Ok(Position { seen: seen.unwrap_or(watched), watched })
             })
             .await
+    }
+
+    /// As [`Engine::tell_missed`]; what fails is tried again with the next reading, or in a while.
+    async fn try_to_tell(&self, channel: &str, again: bool) {
+        match self.tell_missed(channel, again).await {
+            Ok(()) | Err(Trouble::Store(store::Error::Stopped)) => {}
+            Err(Trouble::Store(error)) => self.store_failed("saying what was missed", &error),
+            Err(Trouble::Slack(error)) => {
+                tracing::warn!(channel, %error, "what was missed could not be said in {channel} yet");
+            }
+        }
     }
 
     /// Says in the channel what was missed there, where that is still to be said. `again`: it may

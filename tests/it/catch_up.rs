@@ -219,6 +219,26 @@ stories! {
         story.finish().await;
     }
 
+    async fn what_was_missed_is_said_once_when_the_bot_ends_while_it_says_it(mode: Mode) {
+        let mut story = forgetful(AUTO).start(mode).await;
+        goes_away(&mut story).await;
+        let over = story.alert("web", "NginxDown", "web-1");
+        story.resolve(&over);
+        story.workspace.fail_next("chat.postMessage", 1, Fault::Stalled(Duration::from_millis(500)));
+        story.start_bot().await;
+        let read = async {
+            while !story.log().contains("1 alerts in them were missed") {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(BOUND, read).await.unwrap();
+        story.stop_bot().await;
+        comes_back(&mut story).await;
+        story.announced("1 alert missed").await;
+        story.settled().await;
+        story.finish().await;
+    }
+
     async fn a_message_edited_meanwhile_resolves_and_never_raises(mode: Mode) {
         let mut story = forgetful(&rule("approve")).start(mode).await;
         let known = story.alert("web", "NginxDown", "web-1");
@@ -269,6 +289,25 @@ fn what_came_while_no_socket_was_up_is_read_when_one_is() {
         story.announced("1 alert missed").await;
         untouched(&story, &over);
         story.workspace.wait_until(BOUND, lost).await.unwrap();
+        story.finish().await;
+    });
+}
+
+/// Clocks differ, and what is posted just when the bot comes up may be lost on its way.
+#[test]
+fn what_was_posted_just_after_the_start_and_never_delivered_is_found_by_a_second_look() {
+    crate::story::tell(async {
+        let mut story = forgetful(&rule("approve")).start(Mode::Http).await;
+        let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        story.workspace.set_delivery(crate::story::http_delivery(nowhere));
+        let alert = story.alert("web", "NginxDown", "web-1");
+        let lost = |view: &View| view.deliveries().iter().all(|one| one.lost);
+        story.workspace.wait_until(BOUND, lost).await.unwrap();
+        assert_eq!(story.workspace.thread(CHANNEL, &alert.ts).len(), 0);
+        story.clock.advance(Duration::from_secs(60));
+        story.declaration(&alert, "Waits for Approve").await;
+        let listen = story.listen();
+        story.workspace.set_delivery(crate::story::http_delivery(listen));
         story.finish().await;
     });
 }
