@@ -10,6 +10,7 @@ mod clock;
 mod commands;
 mod decide;
 pub mod metrics;
+mod missed;
 mod people;
 mod perform;
 mod react;
