@@ -351,7 +351,7 @@ impl Main {
         loop {
             let error = match self.client.auth_test().await {
                 Ok(identity) => match self.find_channels().await {
-                    Ok(_) if identity.bot_id.is_empty() || identity.user_id.is_empty() => {
+                    Ok(_) if identity.bot_id.is_empty() && identity.user_id.is_empty() => {
                         bail!(
                             "Slack does not say which bot this token is, so heal could not tell its own messages\nhint: SLACK_BOT_TOKEN has to be a bot token (xoxb-…)"
                         )

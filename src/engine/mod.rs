@@ -17,6 +17,7 @@ mod react;
 mod receive;
 mod resume;
 mod send;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod timer;

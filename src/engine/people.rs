@@ -1,5 +1,6 @@
-//! Who may. Authority is a Slack user id in a configured list or group, looked up fresh enough; what
-//! cannot be looked up is denied. External and guest users, bots and deleted users never may.
+//! Who may. Authority is a Slack user id in a configured list or group, looked up fresh enough; a
+//! group that cannot be looked up has nobody in it. External users never may, and neither may guests,
+//! bots and deleted users as far as Slack can be asked.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -59,7 +60,7 @@ impl People {
         if team.is_some_and(|team| team != self.home) {
             return Err(Denied::Outsider);
         }
-        if !self.is_insider(user).await? {
+        if !self.is_insider(user, team.is_some()).await? {
             return Err(Denied::Outsider);
         }
         let (listed, unknown) = self.members(approvers).await;
@@ -119,21 +120,28 @@ impl People {
         Ok(groups)
     }
 
-    /// A full member of the bot's own workspace.
-    async fn is_insider(&self, user: &str) -> Result<bool, Denied> {
+    /// A full member of the bot's own workspace. `signed`: Slack signed that the user is of it; then
+    /// the list of approvers decides where the app may not ask about people at all.
+    async fn is_insider(&self, user: &str, signed: bool) -> Result<bool, Denied> {
         if let Some((at, insider)) = self.cache().insiders.get(user)
             && at.elapsed() < FRESH
         {
             return Ok(*insider);
         }
-        let found =
-            self.slack.user(user).await.map_err(|error| Denied::Unknown { why: error.to_string() })?;
+        let found = match self.slack.user(user).await {
+            Ok(found) => found,
+            Err(error) if signed && matches!(error.code(), Some("missing_scope" | "unknown_method")) => {
+                tracing::warn!(user, %error, "heal may not ask whether {user} is a guest; see heal doctor");
+                return Ok(true);
+            }
+            Err(error) => return Err(Denied::Unknown { why: error.to_string() }),
+        };
         let insider = !found.deleted
             && !found.is_bot
             && !found.is_stranger
             && !found.is_restricted
             && !found.is_ultra_restricted
-            && found.team_id.as_deref() == Some(self.home.as_str());
+            && found.team_id.as_deref().map_or(signed, |team| team == self.home);
         self.cache().insiders.insert(user.to_owned(), (Instant::now(), insider));
         Ok(insider)
     }

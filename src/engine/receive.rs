@@ -102,8 +102,9 @@ impl Engine {
         if !parts.channels.contains(&message.channel) || !message.is_top_level() {
             return None;
         }
-        let own = message.bot_id.as_deref() == Some(parts.identity.bot_id.as_str())
-            || message.user.as_deref() == Some(parts.identity.user_id.as_str());
+        // An id that Slack did not tell is empty and is nobody's.
+        let own = message.bot_id.as_deref().is_some_and(|bot| bot == parts.identity.bot_id)
+            || message.user.as_deref().is_some_and(|user| user == parts.identity.user_id);
         if own {
             return None;
         }
