@@ -66,6 +66,27 @@ pub(super) fn open(
     opening: Opening<'_>,
     out: &mut Decided,
 ) -> store::Result<RemediationId> {
+    begin(tx, ground, opening, false, out)
+}
+
+/// Keeps on record what came too late to be acted on, and says nothing of it: whoever reads the past
+/// says it for many at once. What turns out to be worth acting on goes on as with [`open`].
+pub(super) fn open_missed(
+    tx: &mut dyn Tx,
+    ground: &Ground,
+    opening: Opening<'_>,
+    out: &mut Decided,
+) -> store::Result<RemediationId> {
+    begin(tx, ground, opening, true, out)
+}
+
+fn begin(
+    tx: &mut dyn Tx,
+    ground: &Ground,
+    opening: Opening<'_>,
+    missed: bool,
+    out: &mut Decided,
+) -> store::Result<RemediationId> {
     let new = Remediation {
         id: opening.id,
         rule_key: opening.rule.key.clone(),
@@ -92,6 +113,15 @@ pub(super) fn open(
             tx.remediation(of)?.is_none_or(|(earlier, _)| rule_changed(&ground.rules, &earlier));
     }
     let mut step = lifecycle::open(new, &facts);
+    if missed {
+        // An alert that resolved ends here, without a look-up of its node.
+        if let Ok(ended) = lifecycle::step(&step.next, &Input::Woken, &facts) {
+            step = ended;
+        }
+        if step.next.is_over() {
+            step.effects.clear();
+        }
+    }
     let inline = opening.target.filter(|_| step.effects == [Effect::Resolve]);
     if inline.is_some() {
         step.effects.clear();

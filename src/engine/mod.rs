@@ -4,11 +4,13 @@
 //! the core. Everything said or sent is owed in the store first and carried out after the commit, so
 //! start-up is nothing special: what is owed is carried out, what runs is watched, what is due is woken.
 
+mod catch_up;
 mod clicks;
 mod clock;
 mod commands;
 mod decide;
 pub mod metrics;
+mod missed;
 mod people;
 mod perform;
 mod react;
@@ -64,6 +66,7 @@ struct Inner {
     parts: Parts,
     rules: RwLock<Arc<RuleSet>>,
     people: People,
+    caught_up: catch_up::CaughtUp,
     alarm: timer::Alarm,
     watched: watch::Watched,
     reactions: react::Reactions,
@@ -82,6 +85,7 @@ impl Engine {
             parts,
             rules,
             people,
+            caught_up: catch_up::CaughtUp::default(),
             alarm: timer::Alarm::default(),
             watched: watch::Watched::default(),
             reactions: react::Reactions::default(),
@@ -98,6 +102,7 @@ impl Engine {
         mut deliveries: mpsc::Receiver<Delivery>,
         mut shutdown: channel::Receiver<bool>,
     ) -> anyhow::Result<()> {
+        let (resumed, mut catching_up) = self.catch_up_channels();
         while let Err(error) = self.resume().await {
             self.store_failed("reading what is owed", &error);
             tokio::select! {
@@ -105,9 +110,14 @@ impl Engine {
                 _ = shutdown.wait_for(|stop| *stop) => return Ok(()),
             }
         }
+        resumed.send_replace(true);
         let mut time = tokio::spawn({
             let engine = self.clone();
-            async move { engine.keep_time().await }
+            async move {
+                // What resolved while nobody listened must not run because its grace is over.
+                engine.first_looks().await;
+                engine.keep_time().await
+            }
         });
         let mut watch = tokio::spawn({
             let engine = self.clone();
@@ -121,11 +131,14 @@ impl Engine {
                 },
                 ended = &mut time => break Err(anyhow::anyhow!("the timers ended: {ended:?}")),
                 ended = &mut watch => break Err(anyhow::anyhow!("the watching of SSM ended: {ended:?}")),
+                Some(ended) = catching_up.join_next() => break Err(anyhow::anyhow!("the reading of history ended: {ended:?}")),
                 _ = shutdown.wait_for(|stop| *stop) => break Ok(()),
             }
         };
+        catching_up.abort_all();
         time.abort();
         watch.abort();
+        self.keep_passed().await;
         // A command on its way to SSM gets its answer: what is unclear needs a person.
         let patience = std::time::Duration::from_secs(8);
         if tokio::time::timeout(patience, self.0.sending.write()).await.is_err() {

@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::decide::{Decided, Ground, Opening, apply, open};
+use super::decide::{Decided, Ground, Opening, apply, open, open_missed};
 use super::metrics::SenderLabel;
-use super::{Engine, fresh_id};
+use super::{Engine, catch_up, fresh_id};
 use crate::alert::{self, Alert, Event, Message, Origin, Reading, Sender, Status};
 use crate::gate::Reason;
 use crate::lifecycle::{Input, RemediationId, Trigger};
+use crate::message::{Missed, WhyMissed};
 use crate::plan::{Target, Unusable};
 use crate::slack::{Ack, Delivery, Payload};
 use crate::store::{self, NewAlert, Record, Tx};
 use crate::text::clean;
+use crate::time::Timestamp;
 
 /// Alerts of one message that are acted on; a group of more is a storm, not a list.
 const MAX_ALERTS: usize = 100;
@@ -69,14 +71,16 @@ impl Engine {
                 return;
             }
         };
+        let shared = envelope["is_ext_shared_channel"].as_bool() == Some(true);
         match read {
-            Event::Posted(message) => match self.sender_of(&message, envelope) {
+            Event::Posted(message) => match self.sender_of(&message, shared) {
                 Some(sender) => self.take_posted(sender, message, ack),
                 None => {
+                    self.passed_by(&message.channel, &message.ts);
                     ack.done(None);
                 }
             },
-            Event::Edited { message, .. } => match self.sender_of(&message, envelope) {
+            Event::Edited { message, .. } => match self.sender_of(&message, shared) {
                 Some(sender) => {
                     let event_id = envelope["event_id"].as_str().unwrap_or_default();
                     self.take_edited(&sender, &message, event_id, ack);
@@ -92,8 +96,8 @@ impl Engine {
     }
 
     /// The sender of a message that may raise or resolve an alert: in a watched channel, at the top
-    /// level, not the bot itself, not from another workspace.
-    fn sender_of(&self, message: &Message, envelope: &Value) -> Option<Arc<Sender>> {
+    /// level, not the bot itself, not from another workspace. `shared`: the channel is shared with one.
+    pub(super) fn sender_of(&self, message: &Message, shared: bool) -> Option<Arc<Sender>> {
         let parts = self.parts();
         if !parts.channels.contains(&message.channel) || !message.is_top_level() {
             return None;
@@ -106,8 +110,7 @@ impl Engine {
         }
         let home = parts.identity.team_id.as_str();
         let foreign = message.team.as_deref().is_some_and(|team| team != home)
-            || envelope["is_ext_shared_channel"].as_bool() == Some(true)
-                && message.team.as_deref() != Some(home);
+            || shared && message.team.as_deref() != Some(home);
         let sender = alert::trusted(self.senders(), message).filter(|_| !foreign);
         if sender.is_none() {
             self.metrics().untrusted.inc();
@@ -121,50 +124,52 @@ impl Engine {
         let ground = self.ground();
         let reading = read(&sender, &message, &ground);
         self.count_reading(&sender, &message, &reading);
+        let heard = self.hear(sender, &message, reading, &ground);
+        // What came before it may be missing still; then the reading of the past moves the note on.
+        let follows = self.is_caught_up(&heard.origin.channel);
+        let committed = self.store().transact(move |tx| {
+            let mut out = Decided::default();
+            let (channel, ts) = (heard.origin.channel.clone(), heard.origin.ts.clone());
+            if keep_heard(tx, &ground, heard, Came::Delivered, &mut out)?.is_none() {
+                return Ok(None);
+            }
+            if follows {
+                catch_up::move_seen(tx, &channel, &ts)?;
+            }
+            Ok(Some(out))
+        });
+        self.acknowledge(committed, ack, received);
+    }
+
+    /// What a posted message tells, with all that can be known before the transaction.
+    pub(super) fn hear(
+        &self,
+        sender: Arc<Sender>,
+        message: &Message,
+        reading: Reading,
+        ground: &Ground,
+    ) -> Heard {
+        let news: Vec<News> = match &reading {
+            Reading::Alerts(alerts) => bounded(alerts).map(|alert| self.news(alert, ground)).collect(),
+            Reading::NotAnAlert(_) | Reading::Unreadable(_) => Vec::new(),
+        };
+        let unreadable = match reading {
+            Reading::Unreadable(why) => Some(why),
+            Reading::Alerts(alerts) if news.len() < alerts.len() => {
+                Some(format!("{} alerts in one message; the first {MAX_ALERTS} were taken", alerts.len()))
+            }
+            Reading::Alerts(_) | Reading::NotAnAlert(_) => None,
+        };
         let origin = Origin {
             sender: sender.name.clone(),
             channel: message.channel.clone(),
             ts: message.ts.clone(),
             at: message.at,
         };
-        let news: Vec<News> = match &reading {
-            Reading::Alerts(alerts) => bounded(alerts).map(|alert| self.news(alert, &ground)).collect(),
-            Reading::NotAnAlert(_) | Reading::Unreadable(_) => Vec::new(),
-        };
         let unanswered =
             news.iter().filter(|news| news.rule.is_none() && news.alert.status == Status::Firing);
         self.metrics().without_rule.inc_by(u64::try_from(unanswered.count()).unwrap_or(0));
-        let unreadable = match reading {
-            Reading::Unreadable(why) => Some(why),
-            Reading::Alerts(alerts) if bounded(&alerts).count() < alerts.len() => {
-                Some(format!("{} alerts in one message; the first {MAX_ALERTS} were taken", alerts.len()))
-            }
-            Reading::Alerts(_) | Reading::NotAnAlert(_) => None,
-        };
-        let committed = self.store().transact(move |tx| {
-            let mut out = Decided::default();
-            if !tx.take_delivery(&format!("message:{}:{}", origin.channel, origin.ts), ground.now)? {
-                return Ok(None);
-            }
-            if let Some(why) = &unreadable {
-                let name = format!("unreadable:{}", sender.name);
-                tx.tally(&name, &clean(why, 200), ground.now)?;
-                let why = format!("{}:{} {why}", origin.channel, origin.ts);
-                tx.record(&Record {
-                    at: ground.now,
-                    remediation: None,
-                    what: "unreadable",
-                    who: &sender.name,
-                    why: &why,
-                })?;
-            }
-            for (position, news) in news.into_iter().enumerate() {
-                let position = u32::try_from(position).unwrap_or(u32::MAX);
-                keep_news(tx, &ground, &sender, &origin, position, news, &mut out)?;
-            }
-            Ok(Some(out))
-        });
-        self.acknowledge(committed, ack, received);
+        Heard { sender, origin, edited: message.edited, news, unreadable }
     }
 
     /// After the commit: the acknowledgement, then the effects. A commit that failed acknowledges
@@ -188,7 +193,11 @@ impl Engine {
                     }
                     ack.done(None);
                 }
-                Err(error) => engine.store_failed("keeping an alert message (not acknowledged)", &error),
+                Err(error) => {
+                    engine.store_failed("keeping an alert message (not acknowledged)", &error);
+                    // Slack gives up after a few tries; then only the channel still has it.
+                    engine.delivery_lost();
+                }
             }
         });
     }
@@ -200,10 +209,10 @@ impl Engine {
             (Status::Firing, Some(_)) => self.parts().targets.resolve_cached(alert).map(Ok),
             _ => None,
         };
-        News { alert: alert.clone(), id: fresh_id(), rule: rule.cloned(), target }
+        News { alert: alert.clone(), id: fresh_id(), rule: rule.cloned(), target, over: None, again: false }
     }
 
-    fn count_reading(&self, sender: &Sender, message: &Message, reading: &Reading) {
+    pub(super) fn count_reading(&self, sender: &Sender, message: &Message, reading: &Reading) {
         let label = SenderLabel { sender: sender.name.clone() };
         match reading {
             Reading::Alerts(alerts) => {
@@ -246,52 +255,94 @@ impl Engine {
                     Vec::new()
                 }
             };
-            let (resolved, fires): (Vec<Alert>, Vec<Alert>) =
-                now_says.into_iter().partition(|alert| alert.status == Status::Resolved);
-            let carried = tx.alerts_of(&channel, &ts)?;
-            if carried.is_empty() {
-                // The edit overtook its message: what it says is kept for when that comes.
-                for alert in &resolved {
-                    tx.set_note(&overtaken(&channel, &ts, alert), "resolved")?;
-                }
-            }
-            let firing: Vec<_> = carried.iter().filter(|row| row.alert.status == Status::Firing).collect();
-            for row in &firing {
-                let same = resolved.iter().any(|alert| alert.identity() == row.alert.identity());
-                // A template whose resolved form drops labels still speaks of the one alert it carried.
-                let only = firing.len() == 1
-                    && fires.is_empty()
-                    && resolved.len() == 1
-                    && resolved[0].name == row.alert.name;
-                let still = fires.iter().any(|alert| alert.identity() == row.alert.identity());
-                if (same || only) && !still && tx.resolve_alert(row.id, ground.now)? {
-                    wake_alert(tx, &ground, row.id, &mut out)?;
-                }
-            }
+            keep_edit(tx, &ground, (&channel, &ts), now_says, &mut out)?;
             Ok(Some(out))
         });
         self.acknowledge(committed, ack, received);
     }
 }
 
+/// A message of a sender, read.
+pub(super) struct Heard {
+    pub sender: Arc<Sender>,
+    pub origin: Origin,
+    /// It does not stand as it was posted any more, so it raises nothing.
+    pub edited: bool,
+    pub news: Vec<News>,
+    unreadable: Option<String>,
+}
+
 /// One alert of a message with what is known about it.
-struct News {
-    alert: Alert,
+pub(super) struct News {
+    pub alert: Alert,
     id: RemediationId,
     rule: Option<Arc<crate::rule::Rule>>,
     target: Option<Result<Target, Unusable>>,
+    /// A later message of the past says that it is over.
+    pub over: Option<Timestamp>,
+    /// A later message of the past says the same again, and is what people should look at.
+    pub again: bool,
+}
+
+/// How a message came to heal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Came {
+    Delivered,
+    /// Read from the channel's history: what is over or old is missed, and said for all at once.
+    Late,
+}
+
+/// Keeps a message and opens what it calls for; the alerts that were missed. `None`: it was taken before.
+pub(super) fn keep_heard(
+    tx: &mut dyn Tx,
+    ground: &Ground,
+    heard: Heard,
+    came: Came,
+    out: &mut Decided,
+) -> store::Result<Option<Vec<Missed>>> {
+    let Heard { sender, origin, edited, news, unreadable } = heard;
+    if !tx.take_delivery(&format!("message:{}:{}", origin.channel, origin.ts), ground.now)? {
+        return Ok(None);
+    }
+    if let Some(why) = &unreadable {
+        let name = format!("unreadable:{}", sender.name);
+        tx.tally(&name, &clean(why, 200), ground.now)?;
+        let why = format!("{}:{} {why}", origin.channel, origin.ts);
+        tx.record(&Record {
+            at: ground.now,
+            remediation: None,
+            what: "unreadable",
+            who: &sender.name,
+            why: &why,
+        })?;
+    }
+    let told = Told { sender: &sender, origin: &origin, edited, came };
+    let mut missed = Vec::new();
+    for (position, news) in news.into_iter().enumerate() {
+        let position = u32::try_from(position).unwrap_or(u32::MAX);
+        missed.extend(keep_news(tx, ground, &told, position, news, out)?);
+    }
+    Ok(Some(missed))
+}
+
+/// What all alerts of one message share.
+struct Told<'a> {
+    sender: &'a Sender,
+    origin: &'a Origin,
+    edited: bool,
+    came: Came,
 }
 
 fn keep_news(
     tx: &mut dyn Tx,
     ground: &Ground,
-    sender: &Sender,
-    origin: &Origin,
+    told: &Told<'_>,
     position: u32,
     news: News,
     out: &mut Decided,
-) -> store::Result<()> {
-    let News { alert, id, rule, target } = news;
+) -> store::Result<Option<Missed>> {
+    let News { alert, id, rule, target, over: over_later, again } = news;
+    let Told { sender, origin, edited, came } = *told;
     let key = rule.as_ref().map(|rule| &rule.key);
     let row =
         tx.insert_alert(&NewAlert { origin, position, alert: &alert, rule: key, received_at: ground.now })?;
@@ -299,21 +350,34 @@ fn keep_news(
         for row in tx.resolve_alerts(&sender.name, &alert.identity(), origin.at)? {
             wake_alert(tx, ground, row, out)?;
         }
-        return Ok(());
+        return Ok(None);
     }
     // Slack does not keep the order: "resolved", or an edit that says so, may have come before.
-    let over = tx.resolved_since(&sender.name, &alert.identity(), origin.at)?;
-    let edited = tx.note(&overtaken(&origin.channel, &origin.ts, &alert))?;
-    if let Some(at) = over.or(edited.map(|_| ground.now)) {
+    let over = tx.resolved_since(&sender.name, &alert.identity(), origin.at)?.or(over_later);
+    let overtaken = tx.note(&overtaken(&origin.channel, &origin.ts, &alert))?;
+    let over = over.or(overtaken.map(|_| ground.now));
+    if let Some(at) = over {
         tx.resolve_alert(row, at)?;
     }
     let Some(rule) = rule else {
         let what = format!("{}:{}", alert.role.as_deref().unwrap_or("-"), alert.name);
+<<<<<<< HEAD
         if alert.role.is_none() {
             // Not even `*:ALERT` answers these: which role a host has is never guessed.
             tx.tally("without_role", &what, ground.now)?;
         }
         return tx.tally("without_rule", &what, ground.now);
+=======
+        tx.tally("without_rule", &what, ground.now)?;
+        return Ok(None);
+    };
+    let why = match came {
+        Came::Delivered => None,
+        Came::Late if over.is_some() => Some(WhyMissed::Resolved),
+        Came::Late if edited => Some(WhyMissed::Edited),
+        Came::Late if ground.now.since(origin.at) > ground.max_age => Some(WhyMissed::Old),
+        Came::Late => None,
+>>>>>>> rules
     };
     let opening = Opening {
         id,
@@ -325,13 +389,70 @@ fn keep_news(
         resolves: sender.resolves,
         target,
     };
-    open(tx, ground, opening, out)?;
+    let Some(why) = why else {
+        open(tx, ground, opening, out)?;
+        return Ok(None);
+    };
+    let opened = match why {
+        // It cannot be known what it said when it was posted.
+        WhyMissed::Edited => None,
+        WhyMissed::Resolved | WhyMissed::Old => Some(open_missed(tx, ground, opening, out)?),
+    };
+    let account = format!("{}: {} at {}:{}", rule.key, why.name(), origin.channel, origin.ts);
+    tx.record(&Record {
+        at: ground.now,
+        remediation: opened.as_ref(),
+        what: "missed",
+        who: &sender.name,
+        why: &account,
+    })?;
+    let host = alert.host.as_deref().or(alert.instance_id.as_deref()).unwrap_or_default();
+    let missed = Missed {
+        key: rule.key.to_string(),
+        host: clean(host, 100),
+        why,
+        at: origin.at,
+        ts: origin.ts.clone(),
+    };
+    Ok((!again).then_some(missed))
+}
+
+/// What an edited message says now may resolve the alerts it carried; it raises none.
+pub(super) fn keep_edit(
+    tx: &mut dyn Tx,
+    ground: &Ground,
+    (channel, ts): (&str, &str),
+    now_says: Vec<Alert>,
+    out: &mut Decided,
+) -> store::Result<()> {
+    let (resolved, fires): (Vec<Alert>, Vec<Alert>) =
+        now_says.into_iter().partition(|alert| alert.status == Status::Resolved);
+    let carried = tx.alerts_of(channel, ts)?;
+    if carried.is_empty() {
+        // The edit overtook its message: what it says is kept for when that comes.
+        for alert in &resolved {
+            tx.set_note(&overtaken(channel, ts, alert), "resolved")?;
+        }
+    }
+    let firing: Vec<_> = carried.iter().filter(|row| row.alert.status == Status::Firing).collect();
+    for row in &firing {
+        let same = resolved.iter().any(|alert| alert.identity() == row.alert.identity());
+        // A template whose resolved form drops labels still speaks of the one alert it carried.
+        let only = firing.len() == 1
+            && fires.is_empty()
+            && resolved.len() == 1
+            && resolved[0].name == row.alert.name;
+        let still = fires.iter().any(|alert| alert.identity() == row.alert.identity());
+        if (same || only) && !still && tx.resolve_alert(row.id, ground.now)? {
+            wake_alert(tx, ground, row.id, out)?;
+        }
+    }
     Ok(())
 }
 
 /// Reads a message. A reader that fails must not take the bot with it, nor the message: it counts as
 /// unreadable, and people hear of it.
-fn read(sender: &Sender, message: &Message, ground: &Ground) -> Reading {
+pub(super) fn read(sender: &Sender, message: &Message, ground: &Ground) -> Reading {
     let known = |role: &str| ground.rules.is_known_role(role);
     let reading =
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| alert::read(sender, message, &known)));

@@ -10,6 +10,7 @@ pub mod command;
 pub mod declaration;
 mod kit;
 pub mod line;
+pub mod missed;
 mod plan;
 pub mod reaction;
 pub mod report;
@@ -27,6 +28,7 @@ use crate::time::Timestamp;
 
 pub use declaration::declaration;
 pub use kit::{AGAIN, APPROVE, HOLD, PAUSE, REJECT};
+pub use missed::{Missed, WhyMissed};
 pub use plan::fits;
 pub use reaction::{reaction, reaction_for};
 pub use report::{File, attachment, report};

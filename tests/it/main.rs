@@ -11,6 +11,7 @@ mod story;
 
 mod binary;
 mod browser;
+mod catch_up;
 mod doctor;
 mod gates;
 mod late;

@@ -66,6 +66,9 @@ pub struct Status {
     pub wanted: u32,
     /// What is wrong, with a hint; None since the last hello.
     pub problem: Option<String>,
+    /// How often the last open connection went: what was posted from then to the next hello may never
+    /// be delivered. A count, because a watcher may miss a state between two others.
+    pub gaps: u64,
 }
 
 /// What all lines share.
@@ -93,7 +96,12 @@ impl Shared {
     }
 
     fn disconnected(&self) {
-        self.status.send_modify(|status| status.connected = status.connected.saturating_sub(1));
+        self.status.send_modify(|status| {
+            status.connected = status.connected.saturating_sub(1);
+            if status.connected == 0 {
+                status.gaps += 1;
+            }
+        });
     }
 
     fn problem(&self, problem: String) {
@@ -115,7 +123,7 @@ pub async fn listen(
     shutdown: watch::Receiver<bool>,
 ) {
     let wanted = options.connections.clamp(1, 10);
-    status.send_modify(|status| *status = Status { connected: 0, wanted, problem: None });
+    status.send_modify(|status| *status = Status { wanted, ..Status::default() });
     let shared =
         Arc::new(Shared { client, app_token, options, deliveries, status, counters, ids: AtomicU64::new(1) });
     let mut lines = JoinSet::new();

@@ -7,6 +7,7 @@ use regex::Regex;
 
 static CHANGING: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
     [
+        (r"<https://[^|>]+\|posted>", "posted"),
         (r"<!date\^[^>]*>", "TIME"),
         (r"`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`", "`COMMAND`"),
         (r"`[a-z2-9]{12}(x[0-9]+)?`", "`ID`"),
