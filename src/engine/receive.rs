@@ -361,13 +361,10 @@ fn keep_news(
     }
     let Some(rule) = rule else {
         let what = format!("{}:{}", alert.role.as_deref().unwrap_or("-"), alert.name);
-<<<<<<< HEAD
         if alert.role.is_none() {
             // Not even `*:ALERT` answers these: which role a host has is never guessed.
             tx.tally("without_role", &what, ground.now)?;
         }
-        return tx.tally("without_rule", &what, ground.now);
-=======
         tx.tally("without_rule", &what, ground.now)?;
         return Ok(None);
     };
@@ -377,7 +374,6 @@ fn keep_news(
         Came::Late if edited => Some(WhyMissed::Edited),
         Came::Late if ground.now.since(origin.at) > ground.max_age => Some(WhyMissed::Old),
         Came::Late => None,
->>>>>>> rules
     };
     let opening = Opening {
         id,
