@@ -166,7 +166,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("not true or false", "open_pause: yes\n"),
     ("a region in words", "aws: {region: Tokyo}\n"),
     ("a fence at no absolute path", "aws: {fence_dir: var/../heal}\n"),
-    ("a fence that is lost over a restart", "aws: {fence_dir: /tmp/heal}\n"),
+    ("a fence where nothing is kept", "aws: {fence_dir: /proc/heal}\n"),
     ("a store of later", "store: postgres://user:secret@db/heal\n"),
     ("a store that is none", "store: heal.db\n"),
     ("a port alone", "listen: \":8080\"\n"),
