@@ -1,12 +1,14 @@
 #!/bin/sh
 # The one test command. Installs what the tests need and this machine lacks (Debian's chromium and
-# its driver, for the test of the sandbox's page), then runs all tests. Arguments go to `cargo test`.
+# its driver, for the test of the sandbox's page; busybox, as one of the shells that the script on the
+# hosts has to run in), then runs all tests. Arguments go to `cargo test`.
 set -eu
 cd "$(dirname "$0")/.."
 
 missing=
 [ -x /usr/bin/chromium ] || missing="$missing chromium"
 [ -x /usr/bin/chromedriver ] || missing="$missing chromium-driver"
+command -v busybox >/dev/null 2>&1 || missing="$missing busybox"
 
 if [ -n "$missing" ]; then
     if ! command -v apt-get >/dev/null 2>&1; then

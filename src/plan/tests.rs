@@ -1,4 +1,4 @@
-//! The script runs in real shells: dash (`sh`), and bash and busybox where they are.
+//! The script runs in real shells: dash (`sh`), bash and busybox.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -70,12 +70,14 @@ fn run_script(interpreter: &[&str], plan: &Plan, script: &str, prepare: impl FnO
 }
 
 fn shells() -> impl Iterator<Item = &'static [&'static str]> {
-    SHELLS
-        .into_iter()
-        .filter(|shell| Command::new(shell[0]).args(&shell[1..]).args(["-c", ":"]).status().is_ok())
+    for shell in SHELLS {
+        let there = Command::new(shell[0]).args(&shell[1..]).args(["-c", ":"]).status().is_ok();
+        assert!(there, "{} is not here; `sh tests/run.sh` installs what the tests need", shell[0]);
+    }
+    SHELLS.into_iter()
 }
 
-/// In every shell there is.
+/// In every shell.
 fn run(plan: &Plan, judge: impl Fn(&Did)) {
     for interpreter in shells() {
         let did = run_in(interpreter, plan, |_| {});
