@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use crate::aws::{Ssm, Targets};
 use crate::config::{Config, Mode};
 use crate::engine::metrics::{Metrics, NameLabel};
-use crate::engine::{Clock, Engine, Parts};
+use crate::engine::{Clock, Engine, Lease, Parts};
 use crate::rule::RuleSet;
 use crate::slack::{self, Secret};
 use crate::store::{self, Location, Store};
@@ -315,6 +315,7 @@ impl Main {
             identity,
             channels,
             metrics,
+            lease: Lease::default(),
             socket: status,
         });
         engine.warm();

@@ -73,7 +73,7 @@ impl Engine {
         let note = format!("reaction:{channel}:{ts}");
         let read = {
             let note = note.clone();
-            self.store().transact(move |tx| Ok((tx.remediations_of(&channel, &ts)?, tx.note(&note)?)))
+            self.store().transact_claimed(move |tx| Ok((tx.remediations_of(&channel, &ts)?, tx.note(&note)?)))
         };
         let (all, shown) = match read.await {
             Ok(read) => read,
@@ -95,7 +95,8 @@ impl Engine {
     }
 
     async fn settle_reactions(&self, shown: Option<(String, &'static str)>, owed: Vec<Owed>) {
-        let settled = self.store().transact(move |tx| {
+        let done = owed.clone();
+        let settled = self.store().transact_claimed(move |tx| {
             if let Some((note, name)) = &shown {
                 tx.set_note(note, name)?;
             }
@@ -104,8 +105,9 @@ impl Engine {
             }
             Ok(())
         });
-        if let Err(error) = settled.await {
-            self.store_failed("keeping what a reaction shows", &error);
+        match settled.await {
+            Ok(()) => done.iter().for_each(|owed| self.0.in_hand.end(owed)),
+            Err(error) => self.store_failed("keeping what a reaction shows", &error),
         }
     }
 
