@@ -26,7 +26,6 @@ pub fn heavily(test: impl Future<Output = ()>) {
 
 #[test]
 fn a_bot_that_is_killed_two_hundred_times_loses_nothing_and_does_nothing_twice() {
-    let siege =
-        Siege { replicas: 1, store: None, alerts: 280, kills: 200, lives: 20..600, in_start: 25 };
+    let siege = Siege { replicas: 1, store: None, alerts: 280, kills: 200, lives: 20..600, in_start: 25 };
     heavily(siege.lay());
 }

@@ -108,7 +108,12 @@ impl Siege {
             self.alerts,
             stream.messages.len(),
             verdict.outcomes.values().sum::<usize>(),
-            verdict.outcomes.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", "),
+            verdict
+                .outcomes
+                .iter()
+                .map(|(name, count)| format!("{count} {name}"))
+                .collect::<Vec<_>>()
+                .join(", "),
             verdict.missed,
             figures.starts[figures.starts.len() / 2],
             figures.starts.last().unwrap(),

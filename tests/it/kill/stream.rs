@@ -25,8 +25,7 @@ pub const LONG: &str = "Long";
 /// The rule files' text.
 pub fn rules() -> String {
     let mark = |name: &str| format!("mkdir -p /var/lib/marks; echo ran >> /var/lib/marks/{name}");
-    let shell =
-        |name: &str, more: &str| format!("web:{name}:\n  commands: [\"{}\"]\n{more}\n", mark(name));
+    let shell = |name: &str, more: &str| format!("web:{name}:\n  commands: [\"{}\"]\n{more}\n", mark(name));
     [
         shell("AutoNow", "  stage: auto\n  grace: 0s\n  confirm: \"! test -e /var/lib/marks/AutoNow\"\n  verify: test -e /var/lib/marks/AutoNow"),
         shell("AutoSoon", "  stage: auto\n  grace: 1s"),
