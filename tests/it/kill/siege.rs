@@ -19,6 +19,10 @@ use crate::story::CHANNEL;
 /// After the last kill everything goes on and ends within this; on an idle machine it takes a second or two.
 const QUIET_WITHIN: Duration = Duration::from_secs(60);
 
+/// Whether a shell run that a kill may have kept from being sent is left to a person, although the fence
+/// would let it be sent again.
+const UNSENT_IS_UNKNOWN: bool = true;
+
 /// What is besieged, and how hard.
 pub struct Siege {
     pub replicas: usize,
@@ -242,7 +246,7 @@ impl Verdict {
                 UNFENCED => matches!(outcome, "healed" | "unknown" | "cancelled" | "why not"),
                 _ => matches!(outcome, "healed" | "cancelled" | "why not"),
             };
-            if !fits {
+            if !fits && !(UNSENT_IS_UNKNOWN && outcome == "unknown") {
                 wrong.push(format!("{id}: ended {outcome}"));
             }
         }
@@ -274,7 +278,9 @@ impl Verdict {
             if payload.is_object() && !said.insert(payload.to_string()) {
                 self.wrong.push(format!("said twice: {payload}: {}", message.read()));
             }
-            if message.bot_id.as_deref() == Some("B0HEAL") && !payload.is_object() {
+            // A file is found by its name instead.
+            let is_file = message.raw["files"].is_array();
+            if message.bot_id.as_deref() == Some("B0HEAL") && !payload.is_object() && !is_file {
                 self.wrong.push(format!("not to be found again: {}", message.read()));
             }
         }
