@@ -14,6 +14,7 @@ mod browser;
 mod catch_up;
 mod doctor;
 mod gates;
+mod kill;
 mod late;
 mod orders;
 mod people;
