@@ -48,12 +48,18 @@ async fn every_way_to_fail_says_whether_it_may_have_been_done() {
     );
     let post = post("r1");
     assert_eq!(client.post(&post).await, Err(Error::RateLimited { retry_after: Duration::from_secs(7) }));
+    // Until then nothing of the kind is sent, whoever asks; another client knows nothing of it.
+    let Err(Error::RateLimited { retry_after }) = client.clone().post(&post).await else { panic!("sent") };
+    assert!(retry_after > Duration::from_secs(6) && retry_after <= Duration::from_secs(7));
+    assert_eq!(fake.calls("chat.postMessage").len(), 1);
+    let client = fake.client();
     for way in ["503", "lost", "hangs", "internal_error"] {
         let error = client.post(&post).await.unwrap_err();
         assert!(error.may_have_been_done(), "{way}: {error:?}");
         assert!(!error.is_permanent());
     }
     assert!(matches!(client.post(&post).await, Err(Error::RateLimited { .. })));
+    let client = fake.client();
     for way in ["no ts", "no object"] {
         let error = client.post(&post).await.unwrap_err();
         assert!(error.may_have_been_done(), "{way}: {error:?}");
