@@ -114,6 +114,25 @@ async fn our_own_message_is_found_by_its_metadata_on_any_page() {
 }
 
 #[tokio::test]
+async fn a_search_that_reaches_no_end_is_no_answer_in_a_thread_and_the_newest_are_enough_in_a_channel() {
+    let fake = Fake::start().await;
+    let client = fake.client();
+    let more = || {
+        let page =
+            json!({"ok": true, "messages": [{"ts": "1.000002"}], "response_metadata": {"next_cursor": "0"}});
+        std::iter::repeat_n(Reply::Json(page), 100)
+    };
+    fake.script("conversations.replies", more());
+    fake.script("conversations.history", more());
+    let error = client.find_own("C1", Some("1.000001"), |_| true).await.unwrap_err();
+    assert!(error.may_have_been_done(), "{error:?}");
+    assert_eq!(fake.calls("conversations.replies").len(), 50);
+    assert_eq!(fake.calls("conversations.replies")[0].body["limit"], "1000");
+    assert_eq!(client.find_own("C1", None, |_| true).await, Ok(None));
+    assert_eq!(fake.calls("conversations.history").len(), 25);
+}
+
+#[tokio::test]
 async fn another_apps_copy_of_our_metadata_is_not_taken_for_ours() {
     let fake = Fake::start().await;
     let client = fake.client();
