@@ -1,7 +1,10 @@
 //! The emulators that `heal sandbox` and the tests run the unchanged bot against: a Slack-like
 //! workspace, an SSM-like fleet, a monitor that watches it, and the page to watch and play in.
 
+mod cut;
 pub mod fleet;
 pub mod monitor;
 pub mod page;
 pub mod workspace;
+
+pub use cut::{Cut, Ended, Moment, Step};
