@@ -17,7 +17,7 @@ use crate::engine::metrics::{Metrics, NameLabel};
 use crate::engine::{Clock, Engine, Parts};
 use crate::rule::RuleSet;
 use crate::slack::{self, Secret};
-use crate::store::{Location, Store};
+use crate::store::{self, Location, Store};
 use crate::web;
 
 /// Deliveries read from Slack and not yet handed to the store.
@@ -61,6 +61,7 @@ pub struct Settings {
     /// environment variables, as `heal sandbox` sets them, belong to the whole process.
     pub ssm_endpoint: Option<String>,
     pub clock: Clock,
+    pub store: store::Options,
 }
 
 impl Settings {
@@ -149,7 +150,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
     let url = std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty());
     let location = Location::parse(url.as_deref().unwrap_or(&settings.config.store))
         .map_err(|why| anyhow::anyhow!(why))?;
-    let store = Store::open(&location)?;
+    let store = Store::open_with(&location, settings.store.clone())?;
     let bot_token = settings.secrets.bot_token.clone().context("SLACK_BOT_TOKEN is not set")?;
     let options = slack::Options { api_url: settings.slack_api_url.clone(), ..slack::Options::default() };
     let client =

@@ -15,6 +15,7 @@ impl Engine {
         let (open, owed) = self
             .store()
             .transact(move |tx| {
+                tx.claim_orphans()?;
                 // Deadlines that passed while nobody looked give the world time to answer first.
                 for mut open in tx.open_remediations()? {
                     let before = open.state.clone();

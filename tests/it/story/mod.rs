@@ -211,6 +211,7 @@ impl Story {
                 slack_api_url: Some(self.workspace.api_url()),
                 ssm_endpoint: Some(self.fleet.endpoint_url().to_owned()),
                 clock: self.clock.clone(),
+                store: heal::store::Options::default(),
             }
         })
     }
