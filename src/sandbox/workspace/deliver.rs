@@ -157,7 +157,10 @@ impl Shared {
                         answer = awaited => if let Ok(Ok(answer)) = answer {
                             return Ok(answer);
                         },
-                        () = self.until_end_of(self.life()) => {}
+                        // Slack notices a socket that went, and tries again in a while.
+                        () = self.until_end_of(self.life()) => {
+                            tokio::time::sleep(self.options.redeliver_after).await;
+                        }
                     }
                 }
                 None if !again => return Err("the bot is not connected".to_owned()),
