@@ -10,9 +10,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::broadcast::error::RecvError;
+
 use super::Engine;
 use crate::lifecycle::Remediation;
-use crate::store::{self, Beat, Notice, Owed, Tx};
+use crate::slack::Limited;
+use crate::store::{self, Beat, Limit, Notice, Owed, Tx};
 use crate::time::Timestamp;
 
 /// How often it shows that it lives.
@@ -74,6 +77,7 @@ struct Found {
     claimed: Vec<Remediation>,
     buried: usize,
     due_at: Option<Timestamp>,
+    limits: Vec<Limit>,
 }
 
 impl Engine {
@@ -110,10 +114,34 @@ impl Engine {
         }
     }
 
+    /// Tells other replicas what Slack has limited, for ever: the limits are the token's, not a process's.
+    pub(super) async fn keep_limits(&self) {
+        if !self.store().is_shared() {
+            return std::future::pending().await;
+        }
+        let mut limits = self.parts().queue.limits();
+        loop {
+            let limited = match limits.recv().await {
+                Ok(limited) => limited,
+                // The next 429 tells again.
+                Err(RecvError::Lagged(_)) => continue,
+                Err(RecvError::Closed) => return std::future::pending().await,
+            };
+            let lane = match &limited.channel {
+                Some(channel) => format!("{} {channel}", limited.method),
+                None => limited.method,
+            };
+            let limit = Limit { lane, until: self.clock().now().plus(limited.wait) };
+            if let Err(error) = self.store().transact_claimed(move |tx| tx.keep_limit(&limit)).await {
+                self.store_failed("telling the other replicas of a limit", &error);
+            }
+        }
+    }
+
     /// One beat: shows that this process lives, takes those that are `silent` off the list, claims what
     /// nobody has, and begins what is owed here and not in hand.
     async fn beat(&self, silent: Vec<Beat>) -> store::Result<Found> {
-        let engine = self.clone();
+        let (engine, now) = (self.clone(), self.clock().now());
         let begun = Arc::new(Mutex::new((Vec::new(), Vec::new())));
         let beginning = Arc::clone(&begun);
         let found = self.store().transact(move |tx| {
@@ -153,8 +181,8 @@ impl Engine {
                 taken_over = effects;
                 notices.extend(more.into_iter().map(|notice| (notice, true)));
             }
-            let due_at = tx.next_due_at()?;
-            Ok(Found { all, fresh, taken_over, notices, claimed, buried, due_at })
+            let (due_at, limits) = (tx.next_due_at()?, tx.limits(now)?);
+            Ok(Found { all, fresh, taken_over, notices, claimed, buried, due_at, limits })
         });
         let found = found.await;
         if found.is_err() {
@@ -179,6 +207,14 @@ impl Engine {
         if found.buried > 0 {
             // What it had heard and not kept is still in the channels.
             self.delivery_lost();
+        }
+        for limit in &found.limits {
+            let (method, channel) = match limit.lane.split_once(' ') {
+                Some((method, channel)) => (method, Some(channel.to_owned())),
+                None => (limit.lane.as_str(), None),
+            };
+            let wait = self.clock().now().until(limit.until);
+            self.parts().queue.limit(&Limited { method: method.to_owned(), channel, wait });
         }
         if let Some(due) = found.due_at {
             self.alarm().set(due);

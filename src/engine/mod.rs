@@ -133,7 +133,12 @@ impl Engine {
         });
         let mut lease = tokio::spawn({
             let engine = self.clone();
-            async move { engine.keep_lease().await }
+            async move {
+                tokio::select! {
+                    fenced = engine.keep_lease() => fenced,
+                    () = engine.keep_limits() => std::future::pending().await,
+                }
+            }
         });
         let ended = loop {
             tokio::select! {

@@ -350,7 +350,9 @@ async fn two_queues_keep_one_limit_and_do_not_come_back_together() {
     }
     let (too_soon, refused) = one.fake.impatience("chat.update");
     eprintln!("IMPAT {too_soon} {refused}");
-    for c in one.fake.calls("chat.update") { eprintln!("{:?}", c.at); }
+    for c in one.fake.calls("chat.update") {
+        eprintln!("{:?}", c.at);
+    }
     assert_eq!(too_soon, 0, "a call was made before Retry-After was over");
     // All that were under way at first are told to wait (8 of each); afterwards hardly any.
     assert!(refused <= 16 + 8, "{refused} calls were told to wait");
