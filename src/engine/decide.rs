@@ -101,6 +101,7 @@ fn begin(
         declaration: None,
         report: None,
         sent_at: None,
+        sent_again: Vec::new(),
         command_id: None,
         ran: None,
         state: State::Resolving { until: ground.now },
@@ -191,6 +192,11 @@ pub(super) fn apply(
         _ => None,
     };
     let mut facts = facts(tx, ground, &before, row, instance.as_deref())?;
+    // Before another copy is sent, it must still be wanted; SSM's plain yes needs no such look.
+    if before.is_in_doubt() && !matches!(input, Input::SendAccepted { .. }) {
+        facts.pause = pause_of(&tx.active_pauses(ground.now)?, &before);
+        facts.rule_changed = rule_changed(&ground.rules, &before);
+    }
     if let (Trigger::Again { of, .. }, Input::TargetResolved(Ok((target, plan)))) = (&before.trigger, input) {
         let seen = |earlier: &Remediation| {
             let node = earlier.target.as_ref().map(|target| &target.instance_id);
@@ -218,7 +224,8 @@ pub(super) fn apply(
         }
     };
     // Looking again and waiting on is nothing new to tell.
-    let waits_on = step.effects.is_empty() && matches!(step.next.state, State::Waiting { .. });
+    let waits_on = step.effects.is_empty()
+        && (matches!(step.next.state, State::Waiting { .. }) || matches!(input, Input::RunUnseen { .. }));
     if !waits_on {
         let why = account(&step.next, input);
         tx.record(&Record { at: ground.now, remediation: Some(id), what: input.name(), who, why: &why })?;

@@ -77,15 +77,17 @@ impl Engine {
         };
         let (all, shown) = match read.await {
             Ok(read) => read,
-            Err(error) => return self.store_failed("reading what a reaction shows", &error),
+            Err(error) => {
+                self.store_failed("reading what a reaction shows", &error);
+                return self.react_later(owed);
+            }
         };
         let wanted = message::reaction_for(all.iter());
         if shown.as_deref() != Some(wanted) {
             match self.call(place, wanted, true).await {
                 Set::Done => {}
                 Set::Never => return self.settle_reactions(None, owed).await,
-                // Still owed: the next start sets it.
-                Set::NotNow => return,
+                Set::NotNow => return self.react_later(owed),
             }
             if let Some(old) = shown {
                 self.call(place, &old, false).await;
@@ -95,18 +97,25 @@ impl Engine {
     }
 
     async fn settle_reactions(&self, shown: Option<(String, &'static str)>, owed: Vec<Owed>) {
+        let settling = owed.clone();
         let settled = self.store().transact(move |tx| {
             if let Some((note, name)) = &shown {
                 tx.set_note(note, name)?;
             }
-            for owed in &owed {
+            for owed in &settling {
                 tx.settle(owed)?;
             }
             Ok(())
         });
         if let Err(error) = settled.await {
             self.store_failed("keeping what a reaction shows", &error);
+            self.react_later(owed);
         }
+    }
+
+    /// They are owed still; setting a reaction twice is setting it once.
+    fn react_later(&self, owed: Vec<Owed>) {
+        owed.into_iter().for_each(|owed| self.retry_later(owed));
     }
 
     /// Sets or takes one reaction.
