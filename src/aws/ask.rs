@@ -202,7 +202,10 @@ fn told(run: &Watched, ran: Option<Ran>, read: ReadOutput) -> Ran {
         ended_at: run.sent_at,
     });
     ran.ended_as = ran.ended_as.corrected(read.end.as_deref(), read.exit);
-    ran.exit = read.exit.or(ran.exit);
+    // The code of an asking that found no end is the asking's own.
+    if !matches!(read.end.as_deref(), Some("interrupted" | "awaited" | "nothing")) {
+        ran.exit = read.exit.or(ran.exit);
+    }
     if !read.steps.is_empty() {
         // SSM's times are those of its waiting; the host measured the steps.
         let took = read.steps.iter().filter_map(|step| step.millis).sum();
