@@ -207,6 +207,7 @@ fn opened(id_: &str, rule: &str, now: Timestamp) -> Remediation {
         declaration: None,
         report: None,
         sent_at: None,
+        sent_again: Vec::new(),
         command_id: None,
         ran: None,
         state: State::Resolving { until: now },
