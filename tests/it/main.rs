@@ -16,6 +16,7 @@ mod doctor;
 mod gates;
 mod late;
 mod orders;
+mod outage;
 mod people;
 mod readme;
 mod runs;

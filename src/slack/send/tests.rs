@@ -84,6 +84,16 @@ async fn a_post_whose_answer_was_lost_is_looked_up_and_not_doubled() {
     assert_eq!(world.fake.calls("chat.postMessage").len(), 2);
 }
 
+/// Cause: a post that Slack was slow with was looked for, not found, and made again; then the first landed.
+#[tokio::test]
+async fn a_post_that_lands_long_after_its_time_out_is_not_doubled() {
+    let world = World::start(8).await;
+    world.fake.script("chat.postMessage", [Reply::Lands(Duration::from_millis(3000))]);
+    assert_eq!(within(world.queue.submit(post("one"))).await, sent("1795133413.000001"));
+    assert_eq!(world.fake.calls("chat.postMessage").len(), 1);
+    assert_eq!(world.fake.messages().len(), 1);
+}
+
 #[tokio::test]
 async fn a_failed_search_never_leads_to_a_blind_repeat() {
     let world = World::start(8).await;
