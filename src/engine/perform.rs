@@ -63,7 +63,7 @@ impl Engine {
             Effect::Declare => {
                 let said = message::declaration(&remediation, &self.words());
                 let job = self.post(&remediation, "declaration", said, Priority::Declaration, again);
-                let done = self.parts().queue.submit(job);
+                let done = self.parts().queue.submit(job.merging(waiting("declaration", &remediation.id)));
                 tokio::spawn(async move { engine.declared(owed, done.await).await });
             }
             Effect::UpdateDeclaration => match &remediation.declaration {
@@ -71,15 +71,20 @@ impl Engine {
                     let said = message::declaration(&remediation, &self.words());
                     self.update(owed, &remediation, ts, said, Priority::Declaration);
                 }
-                // It is still on its way; the step that takes its `ts` owes the update again.
-                None => drop(tokio::spawn(async move { engine.settled(&owed).await })),
+                // It is still on its way; the step that takes its `ts` owes the update again. While it
+                // waits, it learns what it has to say now: what is over must not be declared as if it were not.
+                None => {
+                    let said = message::declaration(&remediation, &self.words());
+                    self.freshen(&remediation, "declaration", said);
+                    tokio::spawn(async move { engine.settled(&owed).await });
+                }
             },
             Effect::SayWhyNot => self.say_why_not(owed, &remediation, again),
             Effect::Send => drop(tokio::spawn(async move { engine.send(owed, &remediation, again).await })),
             Effect::Report => {
                 let said = message::report(&remediation, &self.words());
                 let job = self.post(&remediation, "report", said, Priority::Report, again);
-                let done = self.parts().queue.submit(job);
+                let done = self.parts().queue.submit(job.merging(waiting("report", &remediation.id)));
                 tokio::spawn(async move { engine.reported(owed, &remediation, done.await, again).await });
             }
             Effect::UpdateReport => match &remediation.report {
@@ -87,7 +92,11 @@ impl Engine {
                     let said = message::report(&remediation, &self.words());
                     self.update(owed, &remediation, ts, said, Priority::Report);
                 }
-                None => drop(tokio::spawn(async move { engine.settled(&owed).await })),
+                None => {
+                    let said = message::report(&remediation, &self.words());
+                    self.freshen(&remediation, "report", said);
+                    tokio::spawn(async move { engine.settled(&owed).await });
+                }
             },
             Effect::Attach => self.attach(owed, &remediation, again),
             Effect::React => self.react(owed, &remediation),
@@ -126,6 +135,12 @@ impl Engine {
         };
         let job = Job::new(Call::Post(post), priority).in_order(order(&remediation.id));
         if again { job.maybe_done() } else { job }
+    }
+
+    /// A post that still waits in the queue says this instead.
+    fn freshen(&self, remediation: &Remediation, part: &str, said: Said) {
+        let job = self.post(remediation, part, said, Priority::Report, false);
+        self.parts().queue.freshen(waiting(part, &remediation.id), job.call);
     }
 
     /// An update of a message; a newer one takes the place of one that still waits.
@@ -215,6 +230,7 @@ impl Engine {
                 let plain = self.post(rendered, "report_text", said, Priority::Report, again);
                 match self.parts().queue.submit(plain).await {
                     Done::Sent { ts: Some(ts) } => ts,
+                    Done::GaveUp(error) if !error.is_permanent() => return self.retry_later(owed),
                     _ => return self.settled(&owed).await,
                 }
             }
@@ -385,14 +401,22 @@ impl Engine {
         });
     }
 
+    /// Says what Slack did not take: for good, or for now.
     pub(super) fn gave_up(&self, doing: &str, owed: &Owed, error: &crate::slack::Error) {
+        let id = &owed.remediation;
+        if !error.is_permanent() {
+            tracing::warn!(remediation = %id, %error, "{doing} of remediation {id} has to wait: {error}");
+            return;
+        }
         self.metrics().slack_given_up.inc();
         let hint = error.hint().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
-        tracing::error!(
-            remediation = %owed.remediation, %error,
-            "{doing} of remediation {} failed for good: {error}{hint}", owed.remediation
-        );
+        tracing::error!(remediation = %id, %error, "{doing} of remediation {id} failed for good: {error}{hint}");
     }
+}
+
+/// The key under which a post is found in the queue while it waits.
+fn waiting(part: &str, id: &RemediationId) -> String {
+    format!("{part}:{}", id.0)
 }
 
 /// Messages of one remediation go in order.
