@@ -117,7 +117,9 @@ fn stores_are_told_apart() {
 
 const MISTAKES: &[(&str, &str)] = &[
     ("a misspelt section", "sender: []\n"),
-    ("a planned section", "retention: 90d\n"),
+    ("a planned section", "storm: 5\n"),
+    ("a retention that is none", "retention: 90\n"),
+    ("a retention that forgets what runs", "retention: 12h\n"),
     ("an unknown section", "plugins: []\n"),
     ("a list instead of a config", "- a\n"),
     ("a token", "slack:\n  bot_token: xoxb-1234567890-secret\n"),

@@ -95,9 +95,10 @@ impl Engine {
     }
 
     async fn settle_reactions(&self, shown: Option<(String, &'static str)>, owed: Vec<Owed>) {
+        let now = self.clock().now();
         let settled = self.store().transact(move |tx| {
             if let Some((note, name)) = &shown {
-                tx.set_note(note, name)?;
+                tx.set_passing_note(note, name, now)?;
             }
             for owed in &owed {
                 tx.settle(owed)?;
