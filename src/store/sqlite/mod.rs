@@ -4,7 +4,7 @@
 pub mod backup;
 mod lock;
 mod rows;
-mod trim;
+pub(super) mod trim;
 mod tx;
 
 use std::path::Path;
