@@ -9,7 +9,6 @@ mod columns;
 mod postgres;
 mod serve;
 mod sqlite;
-mod sqlite_tx;
 #[cfg(test)]
 mod tests;
 mod tx;
@@ -24,9 +23,10 @@ pub use postgres::{Seen, look};
 use serve::{Asked, Job, Reach};
 pub use serve::{Cut, Moment, Verdict};
 pub use tx::{
-    AlertRow, Beat, HistoryRow, Kept, Limit, NewAlert, Notice, Orphans, Owed, Record, Standing, Subject,
-    Tally, Tx,
+    AlertRow, Beat, HistoryRow, Kept, Limit, NewAlert, Notice, Orphans, Owed, Past, Record, Standing,
+    Subject, Tally, Trimmed, Tx,
 };
+pub use sqlite::backup;
 
 /// Why the store could not do something.
 #[derive(Clone, Debug, thiserror::Error)]
