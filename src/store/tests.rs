@@ -3,6 +3,7 @@
 mod columns;
 mod contract;
 mod file;
+mod server;
 mod transactions;
 
 use std::collections::BTreeMap;

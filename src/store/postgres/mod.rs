@@ -271,3 +271,11 @@ impl serve::Database for Database {
         }
     }
 }
+
+/// A setting of a session of heal's.
+#[cfg(test)]
+pub(super) fn setting(runtime: &Arc<Runtime>, at: &Postgres, name: &str) -> Result<String> {
+    let mut session = Session::open(runtime, at, &Tls::new(at.trust())?)?;
+    let rows = session.rows("SELECT current_setting($1)", vec![Box::new(name.to_owned())])?;
+    rows.first().map(|row| row.get(0)).ok_or(Error::Stopped)
+}
