@@ -6,6 +6,7 @@ mod copies;
 mod file;
 mod growth;
 mod retention;
+mod server;
 mod transactions;
 
 use std::collections::BTreeMap;
