@@ -19,6 +19,7 @@ mod kill;
 mod late;
 mod orders;
 mod people;
+mod postgres;
 mod readme;
 mod runs;
 mod sandbox;

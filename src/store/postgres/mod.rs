@@ -12,6 +12,7 @@ mod session;
 mod sql;
 mod tls;
 mod tx;
+mod work;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use tokio::sync::Notify;
 pub use self::look::{Seen, look};
 use self::session::Session;
 use self::tls::Tls;
-use self::tx::PostgresTx;
+use self::work::PostgresTx;
 use super::serve::{self, Cut, Job, Moment, Reach};
 use super::{Error, Opened, Result};
 use crate::config::Postgres;
@@ -179,7 +180,7 @@ impl Database {
             let keep = serve::run(job, &mut tx);
             tx.end_job(keep)?;
         }
-        Ok(tx.done())
+        tx.done()
     }
 
     /// Commits; an error means that nothing counts.

@@ -117,3 +117,13 @@ pub(super) const STANDING: &str = "SELECT
 
 pub(super) const SUBJECT: &str = "SELECT r.body, r.alert, r.claimed_by, r.open, a.resolved_at
     FROM remediations r LEFT JOIN alerts a ON a.id = r.alert WHERE r.id = $1";
+
+/// Effects that are done, by remediation, name and generation.
+pub(super) const SETTLE: &str = "DELETE FROM outbox
+    USING unnest($1::text[], $2::text[], $3::int8[]) AS done (remediation, effect, generation)
+    WHERE outbox.remediation = done.remediation AND outbox.effect = done.effect
+    AND outbox.generation = done.generation";
+
+/// Notes, each name once.
+pub(super) const NOTE: &str = "INSERT INTO notes (name, value) SELECT * FROM unnest($1::text[], $2::text[])
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value";
