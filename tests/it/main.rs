@@ -20,6 +20,7 @@ mod late;
 mod orders;
 mod outage;
 mod people;
+mod postgres;
 mod readme;
 mod runs;
 mod sandbox;

@@ -1,6 +1,7 @@
 //! Deleting what is old, a few rows at a time; the server's autovacuum gives their room to later ones.
 
-use super::rows::{PostgresTx, limited, values};
+use super::tx::limited;
+use super::work::{PostgresTx, values};
 use crate::store::{Past, Result, Trimmed};
 use crate::time::Timestamp;
 
