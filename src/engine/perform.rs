@@ -345,6 +345,11 @@ impl Engine {
     }
 
     pub(super) fn gave_up(&self, doing: &str, owed: &Owed, error: &crate::slack::Error) {
+        if !error.is_permanent() {
+            // Most often the bot is ending; the next start, or a later try here, does it.
+            tracing::warn!(remediation = %owed.remediation, %error, "{doing} of remediation {} is owed still: {error}", owed.remediation);
+            return;
+        }
         self.metrics().slack_given_up.inc();
         let hint = error.hint().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
         tracing::error!(

@@ -15,6 +15,7 @@ mod catch_up;
 mod doctor;
 mod gates;
 mod late;
+mod lost;
 mod orders;
 mod people;
 mod readme;
