@@ -206,6 +206,7 @@ impl Engine {
                 let plain = self.post(rendered, "report_text", said, Priority::Report, again);
                 match self.parts().queue.submit(plain).await {
                     Done::Sent { ts: Some(ts) } => ts,
+                    Done::GaveUp(error) if !error.is_permanent() => return self.retry_later(owed),
                     _ => return self.settled(&owed).await,
                 }
             }

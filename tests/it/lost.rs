@@ -241,6 +241,31 @@ stories! {
         story.finish().await;
     }
 
+    async fn an_aws_that_is_away_for_longer_than_a_run_may_take_makes_nothing_unknown(mode: Mode) {
+        let rules = AUTO.replace("commands:", "timeout: 30s, commands:");
+        let mut story = Plot::new(&rules).start(mode).await;
+        story.fleet.on_send(|_| Scripted::DeliverAfter(Duration::from_millis(800)));
+        let alert = story.alert("web", "NginxDown", "web-1");
+        story.declaration(&alert, "waits for the answer").await;
+        for operation in ["ListCommandInvocations", "SendCommand"] {
+            story.fleet.fault(operation, 9999, &Fails::internal());
+        }
+        story.runs(1).await;
+        story.clock.advance(Duration::from_secs(8 * 60));
+        story.declaration(&alert, "the host itself is asked").await;
+        // Beyond the time for which the host is asked, minute by minute, as heal sees the time pass.
+        for _ in 0..5 {
+            let asked = story.fleet.count_calls("ListCommandInvocations");
+            let again = |fleet: &Fleet| fleet.count_calls("ListCommandInvocations") >= asked + 2;
+            assert!(story.fleet.wait_until(BOUND, again).await, "{}", story.transcript());
+            story.clock.advance(Duration::from_secs(58));
+        }
+        story.declaration(&alert, "the host itself is asked").await;
+        story.fleet.clear_faults();
+        healed_once(&mut story, &alert).await;
+        story.finish().await;
+    }
+
     async fn a_run_whose_agent_was_restarted_is_told_by_its_host(mode: Mode) {
         for (status, details) in [("Failed", "Failed"), ("Cancelled", "Cancelled"), ("TimedOut", "Execution Timed Out")] {
             let mut story = Plot::new(AUTO).start(mode).await;
