@@ -22,9 +22,11 @@ const STILL_WANTED: Duration = Duration::from_secs(120);
 impl Engine {
     /// Gives the plan to SSM. `again`: it may have been given before a restart, so it is only looked up.
     pub(super) async fn send(&self, owed: Owed, remediation: &Arc<Remediation>, again: bool) {
-        let (Some(plan), Some(target), true) =
-            (&remediation.plan, &remediation.target, is_sending(remediation))
-        else {
+        if !is_sending(remediation) {
+            // Its time was over before the answer came; what it became is looked for where it stands now.
+            return self.settled(&owed).await;
+        }
+        let (Some(plan), Some(target)) = (&remediation.plan, &remediation.target) else {
             tracing::error!(remediation = %remediation.id, "a sending was owed without a plan; nothing is sent");
             return self.settled(&owed).await;
         };

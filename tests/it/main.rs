@@ -17,6 +17,7 @@ mod doctor;
 mod gates;
 mod kill;
 mod late;
+mod lost;
 mod orders;
 mod outage;
 mod people;
