@@ -42,7 +42,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             at_once: 32,
-            backoff: (Duration::from_millis(500), Duration::from_secs(60)),
+            backoff: (Duration::from_millis(500), Duration::from_secs(15)),
             most_waiting: 30_000,
             may_send: None,
         }
