@@ -132,10 +132,6 @@ impl Engine {
             let engine = self.clone();
             async move { engine.keep_watching().await }
         });
-        let mut trim = tokio::spawn({
-            let engine = self.clone();
-            async move { engine.keep_trimmed().await }
-        });
         let mut lease = tokio::spawn({
             let engine = self.clone();
             async move {
@@ -144,6 +140,10 @@ impl Engine {
                     () = engine.keep_limits() => std::future::pending().await,
                 }
             }
+        });
+        let mut trim = tokio::spawn({
+            let engine = self.clone();
+            async move { engine.keep_trimmed().await }
         });
         let ended = loop {
             tokio::select! {
@@ -162,8 +162,8 @@ impl Engine {
         catching_up.abort_all();
         time.abort();
         watch.abort();
-        trim.abort();
         lease.abort();
+        trim.abort();
         self.keep_passed().await;
         // A command on its way to SSM gets its answer: what is unclear needs a person.
         let patience = std::time::Duration::from_secs(8);

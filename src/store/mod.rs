@@ -22,11 +22,11 @@ use crate::config::Postgres;
 pub use postgres::{Seen, look};
 use serve::{Asked, Job, Reach};
 pub use serve::{Cut, Moment, Verdict};
+pub use sqlite::backup;
 pub use tx::{
     AlertRow, Beat, HistoryRow, Kept, Limit, NewAlert, Notice, Orphans, Owed, Past, Record, Standing,
     Subject, Tally, Trimmed, Tx,
 };
-pub use sqlite::backup;
 
 /// Why the store could not do something.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -6,6 +6,7 @@ mod copies;
 mod file;
 mod growth;
 mod retention;
+mod server;
 mod transactions;
 
 use std::collections::BTreeMap;
@@ -219,6 +220,7 @@ fn opened(id_: &str, rule: &str, now: Timestamp) -> Remediation {
         declaration: None,
         report: None,
         sent_at: None,
+        sent_again: Vec::new(),
         command_id: None,
         ran: None,
         state: State::Resolving { until: now },

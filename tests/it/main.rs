@@ -18,6 +18,7 @@ mod gates;
 mod kill;
 mod late;
 mod orders;
+mod outage;
 mod people;
 mod readme;
 mod runs;

@@ -70,13 +70,13 @@ CREATE INDEX remediations_waiting ON remediations (waits_for, opened_at) WHERE o
 CREATE INDEX remediations_open ON remediations (opened_at) WHERE open;
 -- An alert may go when nothing refers to it any more, open or not.
 CREATE INDEX remediations_of_alert ON remediations (alert);
-CREATE INDEX remediations_over ON remediations ((coalesce(ended_at, opened_at))) WHERE NOT open;
 CREATE INDEX remediations_thread ON remediations (channel, ts);
 CREATE INDEX remediations_instance ON remediations (instance_id) WHERE takes_instance;
 CREATE INDEX remediations_role ON remediations (role, instance_id, id) WHERE takes_role;
 CREATE INDEX remediations_acted ON remediations (rule_key, instance_id, acted_at) WHERE acted_at IS NOT NULL;
 CREATE INDEX remediations_history ON remediations (opened_at, id);
 CREATE INDEX remediations_of_rule ON remediations (rule_key, opened_at);
+CREATE INDEX remediations_over ON remediations (coalesce(ended_at, opened_at)) WHERE NOT open;
 
 -- What is owed to the world; a row goes when it is done, and until then it may have happened.
 CREATE TABLE outbox (
@@ -126,7 +126,6 @@ CREATE TABLE journal (
     why TEXT NOT NULL
 );
 CREATE INDEX journal_of ON journal (remediation) WHERE remediation IS NOT NULL;
--- Lines of a remediation go with it; these go by themselves.
 CREATE INDEX journal_alone ON journal (at) WHERE remediation IS NULL;
 
 CREATE TABLE tallies (
