@@ -13,6 +13,7 @@ mod binary;
 mod browser;
 mod catch_up;
 mod doctor;
+mod faults;
 mod gates;
 mod kill;
 mod late;

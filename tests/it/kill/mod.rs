@@ -4,6 +4,7 @@
 //! One of these alone, with its figures: `cargo test --test it kill:: -- --nocapture`. `HEAL_SEED=…` repeats
 //! the draws of a run that failed (the instants depend on the machine all the same).
 
+pub mod place;
 pub mod replica;
 pub mod siege;
 mod stream;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use heal::sandbox::fleet::{Fleet, Options as Hosts};
 use heal::sandbox::workspace::{Message as Said, Options, Workspace};
 
+use super::place::furnish;
 use super::replica::Replica;
 use super::stream::{self, FAILS, LONG, Message, Stream, UNFENCED};
 use super::told::{Told, missed_lists, told};
@@ -58,7 +59,10 @@ impl Siege {
         options.documents.push(stream::document());
         let fleet = Fleet::start(options).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
-        self.furnish(dir.path());
+        let own = format!("sqlite://{}", dir.path().join("heal.db").display());
+        let store = self.store.as_deref().unwrap_or(&own);
+        let more = "slack: {channels: [\"#alerts\"]}\ndefaults: {at_once: 50}";
+        furnish(dir.path(), store, &stream::rules(), more);
         let mut replicas: Vec<Replica> = (0..self.replicas)
             .map(|number| Replica::new(&format!("replica-{number}"), dir.path(), &workspace, &fleet))
             .collect();
@@ -133,23 +137,6 @@ impl Siege {
         assert!(wrong.is_empty(), "HEAL_SEED={seed}: {} wrong\n{}", wrong.len(), wrong.join("\n"));
         fleet.stop();
         workspace.stop();
-    }
-
-    fn furnish(&self, folder: &std::path::Path) {
-        let own = format!("sqlite://{}", folder.join("heal.db").display());
-        let store = self.store.as_deref().unwrap_or(&own);
-        let config = format!(
-            "slack: {{channels: [\"#alerts\"]}}\n\
-             senders: [{{name: prometheus, format: alertmanager, bot_id: B0PROM}}]\n\
-             approvers: [\"@sre\"]\n\
-             aws: {{region: ap-northeast-1}}\n\
-             store: \"{store}\"\n\
-             listen: 127.0.0.1:0\n\
-             defaults: {{at_once: 50}}\n"
-        );
-        std::fs::write(folder.join("heal.yaml"), config).unwrap();
-        std::fs::create_dir(folder.join("rules")).unwrap();
-        std::fs::write(folder.join("rules/rules.yaml"), stream::rules()).unwrap();
     }
 
     /// Kills one after another, and starts each again at once; at the end all are ready.

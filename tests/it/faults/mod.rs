@@ -1,0 +1,3 @@
+//! What surrounds heal at its worst: Slack, SSM and the disk. Later, and never twice.
+
+mod disk;
