@@ -19,6 +19,10 @@ use super::connection::{Connection, Ended, Order, Signal};
 use crate::slack::wire::Opened;
 use crate::slack::{Counters, Error};
 
+/// Failures in a row that are each logged as a warning, and of those that follow one in so many.
+const SAID_AT_FIRST: u32 = 5;
+const SAID_THEN_EVERY: u32 = 60;
+
 /// A connection that is being opened or served by a task of its own.
 struct Served {
     id: u64,
@@ -41,7 +45,7 @@ enum Trouble {
     /// Wait exactly so long.
     Told(Duration),
     Other(String),
-    /// Too many connections: as far from a quick retry as the back-off goes.
+    /// Too many connections: far from a quick retry.
     TooMany,
 }
 
@@ -312,7 +316,7 @@ fn say(shared: &Shared, trouble: Trouble, failures: u32) -> Duration {
                            of the bot or lower slack.connections";
             tracing::error!(problem, "Slack cannot be listened to");
             shared.problem(problem.to_owned());
-            jittered(shared.options.backoff.1)
+            jittered(shared.options.too_many_retry)
         }
         Trouble::Told(wait) => {
             tracing::warn!(seconds = wait.as_secs(), "Slack asks to wait before connecting again");
@@ -321,7 +325,12 @@ fn say(shared: &Shared, trouble: Trouble, failures: u32) -> Duration {
         }
         Trouble::Other(problem) => {
             let wait = jitter(shared.options.backoff, failures);
-            tracing::warn!(problem, failures, wait = ?wait, "no connection to Slack");
+            // An hour's outage is a few lines and not thousands.
+            if failures <= SAID_AT_FIRST || failures.is_multiple_of(SAID_THEN_EVERY) {
+                tracing::warn!(problem, failures, wait = ?wait, "no connection to Slack");
+            } else {
+                tracing::debug!(problem, failures, wait = ?wait, "no connection to Slack");
+            }
             shared.problem(problem);
             wait
         }

@@ -30,8 +30,12 @@ pub struct Options {
     pub silence_limit: Duration,
     /// From connecting to hello.
     pub hello_limit: Duration,
-    /// The first and the longest wait between tries; each is drawn from zero to twice the last.
+    /// The first and the longest wait between tries; each is drawn from zero to twice the last. The longest
+    /// is short: whatever kept us away, we are back soon after it ends. A Slack that is asked too often says
+    /// how long to wait, and is obeyed.
     pub backoff: (Duration, Duration),
+    /// Between tries when Slack has too many connections of the app: others have to go first.
+    pub too_many_retry: Duration,
     /// Between tries when only a person can mend it: a bad token, Socket Mode switched off.
     pub slow_retry: Duration,
     /// A connection that lasted so long was a good one: the next starts without a wait.
@@ -49,7 +53,8 @@ impl Default for Options {
             ping_every: Duration::from_secs(5),
             silence_limit: Duration::from_secs(12),
             hello_limit: Duration::from_secs(15),
-            backoff: (Duration::from_millis(200), Duration::from_secs(30)),
+            backoff: (Duration::from_millis(200), Duration::from_millis(1500)),
+            too_many_retry: Duration::from_secs(30),
             slow_retry: Duration::from_secs(60),
             steady: Duration::from_secs(10),
             ack_grace: Duration::from_secs(3),

@@ -27,6 +27,7 @@ fn quick() -> Options {
         silence_limit: Duration::from_millis(800),
         hello_limit: Duration::from_secs(2),
         backoff: (Duration::from_millis(10), Duration::from_millis(50)),
+        too_many_retry: Duration::from_millis(50),
         slow_retry: Duration::from_millis(100),
         ack_grace: Duration::from_secs(2),
         max_frame: 64 << 10,
