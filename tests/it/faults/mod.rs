@@ -1,3 +1,4 @@
 //! What surrounds heal at its worst: Slack, SSM and the disk. Later, and never twice.
 
 mod disk;
+mod line;

@@ -34,13 +34,14 @@ pub struct Place {
 }
 
 impl Place {
-    /// `db` is the file of the store, within the place's folder.
-    pub async fn new(rules: &str, db: &str, workspace: Options, fleet: Hosts) -> Place {
+    /// `db` is the file of the store, within the place's folder; `slack` are more members of `slack:`.
+    pub async fn new(rules: &str, db: &str, slack: &str, workspace: Options, fleet: Hosts) -> Place {
         let workspace = Workspace::start(workspace).unwrap();
         let fleet = Fleet::start(fleet).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let store = format!("sqlite://{}", folder.path().join(db).display());
-        furnish(folder.path(), &store, rules, "slack: {channels: [\"#alerts\"]}");
+        let slack = format!("slack: {{channels: [\"#alerts\"]{slack}}}");
+        furnish(folder.path(), &store, rules, &slack);
         let bot = Replica::new("heal", folder.path(), &workspace, &fleet);
         Place { workspace, fleet, bot, folder }
     }
