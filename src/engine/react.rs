@@ -95,7 +95,7 @@ impl Engine {
     async fn mean_reaction(&self, place: &Place) -> Option<(&'static str, Option<Vec<String>>)> {
         self.while_the_store_fails("reading what a reaction shows", || {
             let (place, note) = (place.clone(), note(place));
-            self.store().transact(move |tx| {
+            self.store().transact_claimed(move |tx| {
                 let wanted = message::reaction_for(tx.remediations_of(&place.0, &place.1)?.iter());
                 let kept = tx.note(&note)?.unwrap_or_default();
                 if kept == wanted {
@@ -111,16 +111,18 @@ impl Engine {
     }
 
     async fn settle_reactions(&self, shown: Option<(String, &'static str)>, owed: Vec<Owed>) {
+        let done = owed.clone();
         self.while_the_store_fails("keeping what a reaction shows", || {
             let (shown, owed) = (shown.clone(), owed.clone());
-            self.store().transact(move |tx| {
+            self.store().transact_claimed(move |tx| {
                 if let Some((note, name)) = &shown {
                     tx.set_note(note, name)?;
                 }
-                owed.iter().try_for_each(|owed| tx.settle(owed).map(drop))
+                owed.iter().try_for_each(|owed| tx.settle(owed))
             })
         })
         .await;
+        done.iter().for_each(|owed| self.0.in_hand.end(owed));
     }
 
     /// Tries on until the store takes it; `None` when it has stopped.
@@ -133,7 +135,7 @@ impl Engine {
         loop {
             match work().await {
                 Ok(done) => return Some(done),
-                Err(store::Error::Stopped) => return None,
+                Err(store::Error::Stopped | store::Error::Fenced) => return None,
                 Err(error) => self.store_failed(doing, &error),
             }
             tokio::time::sleep(pause).await;

@@ -12,6 +12,7 @@ mod story;
 mod binary;
 mod browser;
 mod catch_up;
+mod crash;
 mod doctor;
 mod faults;
 mod gates;
