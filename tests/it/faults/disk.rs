@@ -79,7 +79,9 @@ fn unshare() -> Option<&'static [&'static str]> {
 async fn full(on_a_disk: bool) {
     let options = Options { redeliver_after: Duration::from_secs(1), ..Options::default() };
     let hosts = ["web-1", "web-2", "web-3", "web-4"].map(|name| HostSpec::new(name, "web"));
-    let mut place = Place::new(RULES, "small/heal.db", "", options, Hosts::of(hosts.to_vec())).await;
+    let mut place =
+        Place::new(RULES, "small/heal.db", "channels: [\"#alerts\"]", options, Hosts::of(hosts.to_vec()))
+            .await;
     let small = place.folder.path().join("small");
     std::fs::create_dir(&small).unwrap();
     let small = small.to_str().unwrap().to_owned();

@@ -23,7 +23,9 @@ async fn place() -> Place {
         redeliver_after: Duration::from_secs(1),
         ..Options::default()
     };
-    let mut place = Place::new(RULES, "heal.db", ", connections: 4", options, Hosts::of(hosts)).await;
+    let mut place =
+        Place::new(RULES, "heal.db", "channels: [\"#alerts\"], connections: 4", options, Hosts::of(hosts))
+            .await;
     place.bot.start();
     place.bot.ready().await;
     let all = |view: &View| view.connections() == LINES;

@@ -2,3 +2,7 @@
 
 mod disk;
 mod line;
+mod order;
+mod slack;
+mod ssm;
+mod weather;

@@ -7,7 +7,7 @@
 pub mod place;
 pub mod replica;
 pub mod siege;
-mod stream;
+pub mod stream;
 mod told;
 
 use std::sync::{Mutex, PoisonError};

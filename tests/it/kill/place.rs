@@ -34,13 +34,13 @@ pub struct Place {
 }
 
 impl Place {
-    /// `db` is the file of the store, within the place's folder; `slack` are more members of `slack:`.
+    /// `db` is the file of the store, within the place's folder; `slack` are the members of `slack:`.
     pub async fn new(rules: &str, db: &str, slack: &str, workspace: Options, fleet: Hosts) -> Place {
         let workspace = Workspace::start(workspace).unwrap();
         let fleet = Fleet::start(fleet).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let store = format!("sqlite://{}", folder.path().join(db).display());
-        let slack = format!("slack: {{channels: [\"#alerts\"]{slack}}}");
+        let slack = format!("slack: {{{slack}}}");
         furnish(folder.path(), &store, rules, &slack);
         let bot = Replica::new("heal", folder.path(), &workspace, &fleet);
         Place { workspace, fleet, bot, folder }
@@ -48,7 +48,11 @@ impl Place {
 
     /// The monitoring says that this fires on (or is over at) this host; the message's stamp.
     pub fn post(&self, firing: bool, name: &str, host: &str) -> String {
-        let posting = Posting::of_sender("B0PROM", CHANNEL, "");
+        self.post_in(CHANNEL, firing, name, host)
+    }
+
+    pub fn post_in(&self, channel: &str, firing: bool, name: &str, host: &str) -> String {
+        let posting = Posting::of_sender("B0PROM", channel, "");
         self.workspace.post_message(posting.attachments(attachments(firing, "web", name, &[host]))).unwrap()
     }
 

@@ -175,15 +175,15 @@ impl Siege {
 
 /// What is true at the end.
 #[derive(Default)]
-struct Verdict {
+pub struct Verdict {
     /// Declared remediations by their outcome, and those that were only told why not.
-    outcomes: BTreeMap<&'static str, usize>,
-    missed: usize,
-    wrong: Vec<String>,
+    pub outcomes: BTreeMap<&'static str, usize>,
+    pub missed: usize,
+    pub wrong: Vec<String>,
 }
 
 impl Verdict {
-    fn of(stream: &Stream, workspace: &Workspace, fleet: &Fleet) -> Verdict {
+    pub fn of(stream: &Stream, workspace: &Workspace, fleet: &Fleet) -> Verdict {
         let mut verdict = Verdict::default();
         let top = workspace.messages(CHANNEL);
         let lists = missed_lists(&top);
@@ -290,7 +290,7 @@ impl Verdict {
 }
 
 /// What has no end yet.
-fn left(stream: &Stream, replicas: &[Replica]) -> String {
+pub fn left(stream: &Stream, replicas: &[Replica]) -> String {
     let mut text = String::new();
     for (message, told) in stream.open() {
         let _ = writeln!(text, "{message:?}\n    {told:?}");
