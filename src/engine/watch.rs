@@ -1,4 +1,8 @@
 //! What SSM runs for us, followed to its end by one shared poll.
+//!
+//! A look costs pages of a listing, whatever the number of runs, so what is due about now is looked at
+//! together; looks that find nothing new come further apart, and when SSM throttles one the whole poll
+//! slows down, and recovers step by step.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,10 +14,16 @@ use super::Engine;
 use super::decide::{Decided, apply};
 use crate::aws::{Kind, Seen};
 use crate::lifecycle::{Input, Refused, Remediation, RemediationId, State};
+use crate::time::Timestamp;
 
 /// The first look after the sending, and the longest between two.
 const FIRST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(3);
+/// Between two looks that found little, for each page of fifty runs.
+const APART: Duration = Duration::from_millis(100);
+
+/// While AWS cannot be asked, the lifecycle puts off a deadline that is as near as that.
+const SOON: Duration = Duration::from_secs(60);
 
 /// Answers per transaction.
 const PIECE: usize = 50;
@@ -22,6 +32,22 @@ struct Entry {
     remediation: Arc<Remediation>,
     next: Instant,
     pause: Duration,
+}
+
+/// What a look came to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Looked {
+    at: usize,
+    over: usize,
+    throttled: bool,
+}
+
+impl Looked {
+    /// How long the next look waits at least. While runs end one after the other it does not.
+    fn apart(self) -> Duration {
+        let pages = u32::try_from(self.at / 50).unwrap_or(u32::MAX);
+        if self.over * 2 >= self.at { Duration::ZERO } else { (APART * pages).min(LONGEST) }
+    }
 }
 
 /// The remediations in state running.
@@ -40,10 +66,15 @@ impl Watched {
     pub(super) fn mind(&self, changed: &Arc<Remediation>) {
         let mut running = self.lock();
         if matches!(changed.state, State::Running { .. }) {
+            let asking = |one: &Remediation| matches!(one.state, State::Running { asking: true, .. });
             let entry = running.entry(changed.id.clone()).or_insert_with(|| {
                 self.more.notify_one();
                 Entry { remediation: Arc::clone(changed), next: Instant::now() + FIRST, pause: FIRST }
             });
+            if asking(changed) && !asking(&entry.remediation) {
+                (entry.next, entry.pause) = (Instant::now(), FIRST);
+                self.more.notify_one();
+            }
             entry.remediation = Arc::clone(changed);
         } else {
             running.remove(&changed.id);
@@ -58,15 +89,21 @@ impl Watched {
     /// What is due for a look, each put off for longer than the last time.
     fn due(&self) -> Vec<Arc<Remediation>> {
         // Looks that come soon anyway are made together.
-        let soon = Instant::now() + FIRST / 2;
+        let now = Instant::now();
         let mut running = self.lock();
-        let due = running.values_mut().filter(|entry| entry.next <= soon);
+        let due = running.values_mut().filter(|entry| entry.next <= now + entry.pause / 2);
         due.map(|entry| {
             entry.pause = (entry.pause * 3 / 2).min(LONGEST);
             entry.next = Instant::now() + entry.pause;
             Arc::clone(&entry.remediation)
         })
         .collect()
+    }
+
+    /// Whether the deadline of what runs comes within a minute or so.
+    fn is_due_soon(&self, id: &RemediationId, now: Timestamp) -> bool {
+        let due = self.lock().get(id).and_then(|entry| entry.remediation.state.due_at());
+        due.is_some_and(|due| now.until(due) <= SOON)
     }
 
     /// These run no more, whatever a late snapshot said.
@@ -85,21 +122,36 @@ impl Watched {
 impl Engine {
     /// Looks at what runs, for ever.
     pub(super) async fn keep_watching(&self) {
+        let mut not_before = Instant::now();
+        let mut throttled = 0_u32;
         loop {
             match self.0.watched.next() {
                 None => self.0.watched.more.notified().await,
                 Some(at) => {
                     tokio::select! {
-                        () = tokio::time::sleep_until(at.into()) => {}
+                        () = tokio::time::sleep_until(at.max(not_before).into()) => {}
                         () = self.0.watched.more.notified() => continue,
                     }
-                    self.look().await;
+                    let looked = self.look().await;
+                    throttled = match looked.throttled {
+                        true => throttled.saturating_add(1),
+                        false => throttled / 2,
+                    };
+                    let rest = self.parts().ssm.rest(throttled);
+                    if looked.throttled {
+                        tracing::warn!(
+                            running = self.0.watched.len(),
+                            ?rest,
+                            "SSM throttles the polling of what runs; it rests"
+                        );
+                    }
+                    not_before = Instant::now() + rest.max(looked.apart());
                 }
             }
         }
     }
 
-    async fn look(&self) {
+    async fn look(&self) -> Looked {
         let due = self.0.watched.due();
         self.metrics().running.set(i64::try_from(self.0.watched.len()).unwrap_or(i64::MAX));
         let watching: Vec<crate::aws::Watched> = due
@@ -108,34 +160,60 @@ impl Engine {
                 let plan = remediation.plan.clone()?;
                 Some(crate::aws::Watched {
                     run: remediation.id.clone(),
-                    command_id: remediation.command_id.clone()?,
+                    command_id: remediation.command_id.clone(),
                     kind: Kind::of(&plan),
                     instance_id: remediation.target.as_ref()?.instance_id.clone(),
-                    sent_at: remediation.sent_at?,
+                    first_sent_at: remediation.sent_at?,
+                    sent_at: remediation.last_sent_at()?,
+                    copies: 1 + u32::try_from(remediation.sent_again.len()).unwrap_or(u32::MAX - 1),
+                    asking: matches!(remediation.state, State::Running { asking: true, .. }),
                     plan,
                 })
             })
             .collect();
         if watching.is_empty() {
-            return;
+            return Looked::default();
         }
-        let seen = self.parts().ssm.observe(&watching, self.clock().now()).await;
+        let sight = self.parts().ssm.observe(&watching, self.clock().now()).await;
+        let mut looked = Looked { at: watching.len(), over: 0, throttled: sight.throttled };
         let mut inputs = Vec::new();
-        for (id, seen) in seen {
+        let mut problems = 0;
+        for (id, seen) in sight.seen {
             match seen {
                 Seen::NotYet => {}
                 Seen::Progress(steps) => inputs.push((id, Input::RunSeen { steps })),
-                Seen::Ended(ran) => inputs.push((id, Input::RunEnded { ran })),
-                Seen::Problem(why) => {
-                    tracing::warn!(remediation = %id, why, "SSM could not be asked about {id}: {why}");
+                Seen::Found { command_id } => inputs.push((id, Input::SendAccepted { command_id })),
+                Seen::Ended(ran) => {
+                    looked.over += 1;
+                    inputs.push((id, Input::RunEnded { ran }));
+                }
+                Seen::Silent(why) => inputs.push((id, Input::HostSilent { why })),
+                Seen::Problem { why, passing } => {
+                    if problems == 0 {
+                        tracing::warn!(remediation = %id, why, "SSM could not be asked about {id}: {why}");
+                    }
+                    problems += 1;
+                    if passing {
+                        inputs.push((id, Input::RunUnseen { why }));
+                    }
                 }
             }
         }
+        if problems > 1 {
+            tracing::warn!(problems, "nor about {} others", problems - 1);
+        }
+        let mind = |id: &RemediationId, input: &Input| match input {
+            // Only a deadline that is near is put off, and only that is worth a transaction.
+            Input::RunUnseen { .. } => self.0.watched.is_due_soon(id, self.clock().now()),
+            _ => true,
+        };
+        inputs.retain(|(id, input)| mind(id, input));
         // In pieces: a thousand answers in one transaction would let an alert's acknowledgement wait.
         while !inputs.is_empty() {
             let rest = inputs.split_off(inputs.len().min(PIECE));
             self.keep_seen(std::mem::replace(&mut inputs, rest)).await;
         }
+        looked
     }
 
     /// One transaction of what SSM said.

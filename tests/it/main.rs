@@ -19,6 +19,7 @@ mod gates;
 mod kill;
 mod late;
 mod orders;
+mod outage;
 mod people;
 mod readme;
 mod runs;
