@@ -45,8 +45,11 @@ fn alerts_and_their_ends_in_any_order_and_each_twice_come_to_one_end_each() {
             |number: usize, firing: bool| format!("{}.{number:06}", if firing { now - 60 } else { now - 30 });
         let mut events: Vec<(usize, bool)> =
             (0..ALERTS).flat_map(|number| [(number, true), (number, false)]).collect();
-        fastrand::Rng::with_seed(seed).shuffle(&mut events);
+        let mut rng = fastrand::Rng::with_seed(seed);
+        rng.shuffle(&mut events);
         for (number, firing) in events {
+            // Long enough now and then for a cure to begin.
+            tokio::time::sleep(std::time::Duration::from_millis(rng.u64(0..60))).await;
             place.workspace.post_raw_event(event(&ts(number, firing), firing, &format!("web-{number}")));
         }
         let over = |view: &View| (0..ALERTS).all(|number| end(view, &ts(number, true)).is_some());
@@ -54,6 +57,8 @@ fn alerts_and_their_ends_in_any_order_and_each_twice_come_to_one_end_each() {
         let ends: Vec<_> =
             (0..ALERTS).map(|number| place.workspace.view(|view| end(view, &ts(number, true)))).collect();
         assert!(over.is_ok(), "HEAL_SEED={seed}: {ends:?}\n{}", place.bot.tail());
+        let taken = |view: &View| view.deliveries().iter().all(|one| one.acknowledged_after.is_some());
+        assert!(place.workspace.wait_until(BOUND, taken).await.is_ok(), "something was not acknowledged");
         place.bot.terminate().await;
         say(&format!(
             "order: {} healed, {} over before they ran",
@@ -66,7 +71,5 @@ fn alerts_and_their_ends_in_any_order_and_each_twice_come_to_one_end_each() {
             let marks = std::fs::read_to_string(host.root().join("var/lib/ran")).unwrap_or_default();
             assert_eq!(marks.lines().count(), usize::from(*end == Some("*healed*")), "web-{number}: {end:?}");
         }
-        let taken = |view: &View| view.deliveries().iter().all(|one| one.acknowledged_after.is_some());
-        assert!(place.workspace.view(taken), "something was not acknowledged");
     });
 }

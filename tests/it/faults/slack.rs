@@ -54,8 +54,8 @@ fn a_call_that_stalls_holds_up_no_other_channel_or_method_and_is_done_once() {
             // The stalled call is this alert's: the next alert comes after it was taken.
             let seen = |view: &View| !view.reactions(CHANNEL, &stalled).is_empty();
             place.workspace.wait_until(AT_ONCE, seen).await.unwrap();
-            let elsewhere = place.post_in(OPS, true, "NginxDown", &format!("{host}0"));
-            let next = place.post(true, "NginxDown", &format!("{host}1"));
+            let elsewhere = place.post_in(OPS, true, "NginxDown", &format!("gone-{host}-there"));
+            let next = place.post(true, "NginxDown", &format!("gone-{host}-here"));
             for (channel, alert) in [(OPS, &elsewhere), (CHANNEL, &next)] {
                 said(&place, channel, alert, "does not run").await;
             }

@@ -161,6 +161,13 @@ impl Replica {
         read_from(&self.log, 0)
     }
 
+    /// The last lines of the log that tell of trouble.
+    pub fn warnings(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().filter(|line| !line.contains("\"level\":\"INFO\"")).collect();
+        lines[lines.len().saturating_sub(150)..].join("\n")
+    }
+
     /// The end of the log.
     pub fn tail(&self) -> String {
         let log = self.log();

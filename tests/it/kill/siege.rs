@@ -20,10 +20,6 @@ use crate::story::CHANNEL;
 /// After the last kill everything goes on and ends within this; on an idle machine it takes a second or two.
 const QUIET_WITHIN: Duration = Duration::from_secs(60);
 
-/// Whether a shell run that a kill may have kept from being sent is left to a person, although the fence
-/// would let it be sent again.
-const UNSENT_IS_UNKNOWN: bool = true;
-
 /// What is besieged, and how hard.
 pub struct Siege {
     pub replicas: usize,
@@ -233,7 +229,7 @@ impl Verdict {
                 UNFENCED => matches!(outcome, "healed" | "unknown" | "cancelled" | "why not"),
                 _ => matches!(outcome, "healed" | "cancelled" | "why not"),
             };
-            if !fits && !(UNSENT_IS_UNKNOWN && outcome == "unknown") {
+            if !fits {
                 wrong.push(format!("{id}: ended {outcome}"));
             }
         }
@@ -296,7 +292,7 @@ pub fn left(stream: &Stream, replicas: &[Replica]) -> String {
         let _ = writeln!(text, "{message:?}\n    {told:?}");
     }
     for replica in replicas {
-        let _ = writeln!(text, "--- the log's end\n{}", replica.tail());
+        let _ = writeln!(text, "--- warnings\n{}\n--- the log's end\n{}", replica.warnings(), replica.tail());
     }
     text
 }
