@@ -125,7 +125,7 @@ impl Engine {
     async fn set_reaction(&self, place: &Place, owed: Vec<Owed>) -> store::Result<Set> {
         let (channel, ts) = place.clone();
         let note = format!("reaction:{channel}:{ts}");
-        let name = note.clone();
+        let (name, now) = (note.clone(), self.clock().now());
         // Noted before it is set: should this process go away in between, the next change knows of it.
         let (shown, wanted) = self
             .store()
@@ -134,7 +134,7 @@ impl Engine {
                 let shown = Shown::read(tx.note(&name)?.as_deref());
                 let wanted = message::reaction_for(all.iter());
                 if shown.certain.as_deref() != Some(wanted) {
-                    tx.set_note(&name, &shown.setting(wanted))?;
+                    tx.set_passing_note(&name, &shown.setting(wanted), now)?;
                 }
                 Ok((shown, wanted))
             })
@@ -175,7 +175,7 @@ impl Engine {
         shown: Option<(String, &'static str)>,
         owed: Vec<Owed>,
     ) -> store::Result<bool> {
-        let done = owed.clone();
+        let (done, at) = (owed.clone(), self.clock().now());
         let kept = self
             .store()
             .transact_claimed(move |tx| {
@@ -185,10 +185,10 @@ impl Engine {
                         let now = Shown::read(Some(&now));
                         let perhaps: Vec<&str> =
                             now.certain.iter().chain(&now.perhaps).map(String::as_str).collect();
-                        tx.set_note(&note, &format!("{}>{name}", perhaps.join(" ")))?;
+                        tx.set_passing_note(&note, &format!("{}>{name}", perhaps.join(" ")), at)?;
                         return Ok(false);
                     }
-                    tx.set_note(&note, name)?;
+                    tx.set_passing_note(&note, name, at)?;
                 }
                 for owed in &owed {
                     tx.settle(owed)?;

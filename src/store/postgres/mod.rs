@@ -8,9 +8,11 @@
 mod listen;
 mod look;
 mod migrate;
+mod rows;
 mod session;
 mod sql;
 mod tls;
+mod trim;
 mod tx;
 
 use std::collections::BTreeSet;
@@ -21,9 +23,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
 pub use self::look::{Seen, look};
+use self::rows::PostgresTx;
 use self::session::Session;
 use self::tls::Tls;
-use self::tx::PostgresTx;
 use super::serve::{self, Cut, Job, Moment, Reach};
 use super::{Error, Opened, Result};
 use crate::config::Postgres;
@@ -270,4 +272,12 @@ impl serve::Database for Database {
             session.close();
         }
     }
+}
+
+/// A setting of a session of heal's.
+#[cfg(test)]
+pub(super) fn setting(runtime: &Arc<Runtime>, at: &Postgres, name: &str) -> Result<String> {
+    let mut session = Session::open(runtime, at, &Tls::new(at.trust())?)?;
+    let rows = session.rows("SELECT current_setting($1)", vec![Box::new(name.to_owned())])?;
+    rows.first().map(|row| row.get(0)).ok_or(Error::Stopped)
 }

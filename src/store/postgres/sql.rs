@@ -117,3 +117,8 @@ pub(super) const STANDING: &str = "SELECT
 
 pub(super) const SUBJECT: &str = "SELECT r.body, r.alert, r.claimed_by, r.open, a.resolved_at
     FROM remediations r LEFT JOIN alerts a ON a.id = r.alert WHERE r.id = $1";
+
+/// Who has claimed what was last opened in the thread of a message, if that replica lives.
+pub(super) const CLAIMER: &str = "SELECT claimed_by FROM remediations
+    JOIN replicas ON replicas.number = claimed_by
+    WHERE channel = $1 AND ts = $2 ORDER BY opened_at DESC, id DESC LIMIT 1";
