@@ -18,7 +18,7 @@ use super::told::{Told, missed_lists, told};
 use crate::story::CHANNEL;
 
 /// After the last kill everything goes on and ends within this; on an idle machine it takes a second or two.
-const QUIET_WITHIN: Duration = Duration::from_secs(60);
+const QUIET_WITHIN: Duration = Duration::from_secs(90);
 
 /// What is besieged, and how hard.
 pub struct Siege {
