@@ -80,7 +80,7 @@ impl Engine {
                 }
                 None => drop(tokio::spawn(async move { engine.settled(&owed).await })),
             },
-            Effect::React => self.react(owed, &remediation),
+            Effect::React => self.react(owed, &remediation, again),
             // Decided within the transaction; nothing is left to do outside.
             Effect::Reopen => drop(tokio::spawn(async move { engine.settled(&owed).await })),
         }
@@ -216,9 +216,10 @@ impl Engine {
                 let mut out = Decided::default();
                 let posted = Input::ReportPosted { ts: ts.clone() };
                 drop(apply(tx, ground, &id, &posted, "heal", &mut out)?);
-                // The outcome came while the report was on its way: it has to say so.
+                // The outcome came while the report was on its way: it has to say so. One that was found
+                // from before a restart may say anything older.
                 if let Some((now, _)) = tx.remediation(&id)?
-                    && now.state != said_of
+                    && (again || now.state != said_of)
                 {
                     let update = tx.owe(&id, Effect::UpdateReport)?;
                     out.changed.insert(id.clone(), Arc::new(now));

@@ -3,7 +3,7 @@
 //! Several changes within a moment set one reaction: flicker is noise, and each change is two calls.
 //! What is set is computed when it is set, from all remediations of the message.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ type Place = (String, String);
 #[derive(Debug, Default)]
 pub(super) struct Reactions {
     gathering: Mutex<HashMap<Place, Vec<Owed>>>,
+    /// Messages on which something may have been set of which nothing was kept: before a restart.
+    uncertain: Mutex<HashSet<Place>>,
 }
 
 /// What became of a reaction.
@@ -36,15 +38,23 @@ impl Reactions {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Place, Vec<Owed>>> {
         self.gathering.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn uncertain(&self) -> std::sync::MutexGuard<'_, HashSet<Place>> {
+        self.uncertain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Engine {
-    pub(super) fn react(&self, owed: Owed, remediation: &Arc<Remediation>) {
+    /// `again`: it may have been set before a restart.
+    pub(super) fn react(&self, owed: Owed, remediation: &Arc<Remediation>, again: bool) {
         let place = (remediation.origin.channel.clone(), remediation.origin.ts.clone());
         let engine = self.clone();
         if place.1.is_empty() {
             tokio::spawn(async move { engine.settled(&owed).await });
             return;
+        }
+        if again {
+            self.0.reactions.uncertain().insert(place.clone());
         }
         let mut gathering = self.0.reactions.lock();
         if let Some(waiting) = gathering.get_mut(&place) {
@@ -80,18 +90,34 @@ impl Engine {
             Err(error) => return self.store_failed("reading what a reaction shows", &error),
         };
         let wanted = message::reaction_for(all.iter());
-        if shown.as_deref() != Some(wanted) {
+        let uncertain = self.0.reactions.uncertain().remove(place);
+        let mut shown: Vec<String> = shown.into_iter().collect();
+        if uncertain {
+            // What was kept may be older than what stands there.
+            let standing = self.standing(place).await;
+            shown.retain(|kept| kept != wanted && !standing.contains(kept));
+            shown.extend(standing);
+        }
+        if !shown.iter().any(|one| one == wanted) {
             match self.call(place, wanted, true).await {
                 Set::Done => {}
                 Set::Never => return self.settle_reactions(None, owed).await,
                 // Still owed: the next start sets it.
                 Set::NotNow => return,
             }
-            if let Some(old) = shown {
-                self.call(place, &old, false).await;
-            }
+        }
+        for old in shown.iter().filter(|one| *one != wanted) {
+            self.call(place, old, false).await;
         }
         self.settle_reactions(Some((note, wanted)), owed).await;
+    }
+
+    /// The reactions of ours that are to be seen on the message; none where Slack does not say.
+    async fn standing(&self, place: &Place) -> Vec<String> {
+        self.parts().slack.own_reactions(&place.0, &place.1).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, channel = %place.0, ts = %place.1, "the reactions of before the start could not be looked up; one may stay");
+            Vec::new()
+        })
     }
 
     async fn settle_reactions(&self, shown: Option<(String, &'static str)>, owed: Vec<Owed>) {

@@ -73,6 +73,26 @@ impl Client {
         Ok(None)
     }
 
+    /// The names of our own reactions on a message at the top level, as `conversations.replies` shows
+    /// them: `reactions.get` would need one more scope. Where very many reacted Slack may leave ours out
+    /// (api.slack.com, "Retrieving messages"). Needs [`Client::auth_test`] to have been asked; without it
+    /// none is ours.
+    pub async fn own_reactions(&self, channel: &str, ts: &str) -> Result<Vec<String>, Error> {
+        #[derive(Deserialize)]
+        struct Page {
+            messages: Vec<Value>,
+        }
+        // The message itself comes before its replies.
+        let page: Page =
+            self.ask("conversations.replies", &[("channel", channel), ("ts", ts), ("limit", "1")]).await?;
+        let Some(us) = self.inner.identity.get().map(|us| us.user_id.as_str()) else { return Ok(Vec::new()) };
+        let message = page.messages.iter().find(|message| message["ts"] == ts);
+        let all = message.and_then(|message| message["reactions"].as_array()).into_iter().flatten();
+        let ours =
+            |one: &&Value| one["users"].as_array().is_some_and(|users| users.iter().any(|user| user == us));
+        Ok(all.filter(ours).filter_map(|one| Some(one["name"].as_str()?.to_owned())).collect())
+    }
+
     /// Not a message that says it is somebody else's: another app must not pass for us by copying our
     /// metadata. Needs [`Client::auth_test`] to have been asked; without it, or where the message does not say,
     /// the metadata decides.
