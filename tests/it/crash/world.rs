@@ -58,6 +58,8 @@ pub struct World {
     stamps: u64,
     /// A command that was lost on its way cannot be repeated, so its outcome may be *unknown*.
     pub may_be_unknown: bool,
+    /// So many deliveries were given up by Slack on purpose.
+    pub forgotten: usize,
     _dir: tempfile::TempDir,
 }
 
@@ -101,6 +103,7 @@ impl Stage {
             path,
             stamps: 0,
             may_be_unknown: false,
+            forgotten: 0,
             _dir: dir,
         };
         world.keep(leaving);
