@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use crate::aws::{Ssm, Targets};
 use crate::config::{Config, Mode};
 use crate::engine::metrics::{Metrics, NameLabel};
-use crate::engine::{Clock, Engine, Parts};
+use crate::engine::{Clock, Engine, Lease, Parts};
 use crate::rule::RuleSet;
 use crate::slack::{self, Secret};
 use crate::store::{self, Location, Store};
@@ -175,8 +175,13 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
     progress.say(Some("Slack has not been reached yet".to_owned()));
 
     let mode = settings.config.slack.mode;
-    let (queue, sending) =
-        slack::send::Queue::new(client.clone(), slack::send::Options::default(), stopping.clone());
+    let lease = Lease::default();
+    let held = lease.clone();
+    let options = slack::send::Options {
+        may_send: Some(Arc::new(move || held.is_held())),
+        ..slack::send::Options::default()
+    };
+    let (queue, sending) = slack::send::Queue::new(client.clone(), options, stopping.clone());
     let seen = Seen { metrics: Arc::clone(&metrics), counters: Arc::clone(&counters), queue: queue.clone() };
     let probes = probes(mode, &store, &status, &progress, seen, &stopping);
     let mut router = web::router(Arc::new(probes));
@@ -190,8 +195,18 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
         }
     });
     let listening = Listening { client: client.clone(), status_writer, deliveries_writer, counters };
-    let main =
-        Main { settings, store: store.clone(), client, queue, ssm, metrics, progress, status, stopping };
+    let main = Main {
+        settings,
+        store: store.clone(),
+        client,
+        queue,
+        lease,
+        ssm,
+        metrics,
+        progress,
+        status,
+        stopping,
+    };
     let main = tokio::spawn(main.run(listening, deliveries, tokio::spawn(sending)));
     Ok(Running { listen, shutdown, main, web, store })
 }
@@ -279,6 +294,7 @@ struct Main {
     store: Store,
     client: slack::Client,
     queue: slack::send::Queue,
+    lease: Lease,
     ssm: Ssm,
     metrics: Arc<Metrics>,
     progress: Arc<Progress>,
@@ -299,7 +315,7 @@ impl Main {
             _ = stopping.wait_for(|stop| *stop) => return Ok(()),
         };
         let (identity, channels) = met;
-        let Main { settings, store, client, queue, ssm, metrics, progress, status, stopping } = self;
+        let Main { settings, store, client, queue, lease, ssm, metrics, progress, status, stopping } = self;
         let targets = Targets::new(ssm.clone(), settings.config.aws.role_tag.clone());
         warm(&targets);
         let config = Arc::new(settings.config);
@@ -315,6 +331,7 @@ impl Main {
             identity,
             channels,
             metrics,
+            lease,
             socket: status,
         });
         engine.warm();

@@ -15,6 +15,7 @@ mod catch_up;
 mod crash;
 mod doctor;
 mod gates;
+mod kill;
 mod late;
 mod orders;
 mod people;

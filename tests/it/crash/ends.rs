@@ -31,9 +31,7 @@ impl End {
         };
         let declared = this.declaration.as_ref();
         match self {
-            End::Ran(word) => {
-                this.declares(word) && this.reports(word) && declared.is_some_and(quiet)
-            }
+            End::Ran(word) => this.declares(word) && this.reports(word) && declared.is_some_and(quiet),
             End::Declared(word) => {
                 this.declares(word) && this.report.is_none() && declared.is_some_and(quiet)
             }

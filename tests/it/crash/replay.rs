@@ -96,7 +96,10 @@ where
         let all: Vec<&str> = faults.iter().map(|(_, fault)| fault.as_str()).collect();
         drop(std::fs::write(&file, all.join("\n\n======== ")));
         let (count, heads) = (faults.len(), heads.join("\n"));
-        panic!("{count} of {killed} fail:\n{heads}\n\nall is told in {}; the first:\n{first}", file.display());
+        panic!(
+            "{count} of {killed} fail:\n{heads}\n\nall is told in {}; the first:\n{first}",
+            file.display()
+        );
     }
     assert!(killed >= least, "{killed} cut points are too few; at least {least} were to be seen");
     assert!(commits >= 5, "{commits} commits are too few to be all of them");

@@ -153,7 +153,8 @@ listen: 127.0.0.1:0
         let log = Log::default();
         let guard = log.catch();
         let dir = tempfile::tempdir().unwrap();
-        let path = self.write(dir.path(), mode, &format!("sqlite://{}", dir.path().join("heal.db").display()));
+        let path =
+            self.write(dir.path(), mode, &format!("sqlite://{}", dir.path().join("heal.db").display()));
         let workspace = Workspace::start(self.workspace).unwrap();
         let fleet = Fleet::start(self.fleet).await.unwrap();
         let mut story = Story {
