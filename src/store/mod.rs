@@ -6,6 +6,7 @@
 //! while another commits share the next commit (and its fsync); a lone one does not wait for company.
 
 mod columns;
+mod postgres;
 mod serve;
 mod sqlite;
 mod sqlite_tx;
@@ -18,6 +19,8 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, oneshot};
 
+use crate::config::Postgres;
+pub use postgres::{Seen, look};
 use serve::{Asked, Job, Reach};
 pub use serve::{Cut, Moment, Verdict};
 pub use tx::{
@@ -122,17 +125,22 @@ impl std::fmt::Debug for Store {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     Sqlite(PathBuf),
+    Postgres(Box<Postgres>),
 }
 
 impl Location {
-    /// Reads `sqlite:heal.db` or `sqlite:///absolute/path.db`.
+    /// Reads `sqlite:heal.db`, `sqlite:///absolute/path.db` or `postgres://user:password@host/database`.
     pub fn parse(url: &str) -> std::result::Result<Location, String> {
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            return Err("a PostgreSQL store is not supported yet; use sqlite:heal.db".to_owned());
+        if Postgres::is_meant(url) {
+            return match Postgres::parse(url) {
+                Ok(at) => Ok(Location::Postgres(Box::new(at))),
+                Err(why) => Err(format!("the PostgreSQL store cannot be used: {why}")),
+            };
         }
         let Some(rest) = url.strip_prefix("sqlite:") else {
             return Err(format!(
-                "`{url}` is not a store; write sqlite:heal.db or sqlite:///absolute/path.db"
+                "`{}` is not a store; write sqlite:heal.db, sqlite:///absolute/path.db or postgres://user:password@host/database",
+                crate::text::redact(url)
             ));
         };
         let path = rest.strip_prefix("//").unwrap_or(rest);
@@ -152,10 +160,16 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_with(location: &Location, options: Options) -> Result<Store> {
         let called = Arc::new(Notify::new());
-        let Location::Sqlite(path) = location;
-        let name = path.display().to_string();
-        let path = path.clone();
-        Store::start(&name, false, called, options, move || sqlite::Database::open(&path))
+        match location.clone() {
+            Location::Sqlite(path) => {
+                let name = path.display().to_string();
+                Store::start(&name, false, called, options, move || sqlite::Database::open(&path))
+            }
+            Location::Postgres(at) => {
+                let (name, calls) = (at.to_string(), called.clone());
+                Store::start(&name, true, called, options, move || postgres::Database::open(&at, calls))
+            }
+        }
     }
 
     /// `open` runs on the store's own thread, which then drives what it opened.

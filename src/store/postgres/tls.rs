@@ -31,9 +31,7 @@ impl Tls {
             .map_err(|error| Error::Database(format!("TLS: {error}")))?;
         let mut roots = RootCertStore::empty();
         let config = match trust {
-            Trust::Any => {
-                config.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
-            }
+            Trust::Any => config.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))),
             Trust::System => {
                 // One that cannot be read is passed over, as everywhere.
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -48,8 +46,7 @@ impl Tls {
                 };
                 let found: std::result::Result<Vec<CertificateDer<'_>>, _> =
                     CertificateDer::pem_file_iter(path).map_err(|error| unreadable(&error))?.collect();
-                let (added, _) =
-                    roots.add_parsable_certificates(found.map_err(|error| unreadable(&error))?);
+                let (added, _) = roots.add_parsable_certificates(found.map_err(|error| unreadable(&error))?);
                 if added == 0 {
                     return Err(unreadable(&"it holds no certificate"));
                 }

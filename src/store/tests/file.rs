@@ -170,7 +170,7 @@ fn locations_are_read_as_the_contract_writes_them() {
     assert_eq!(Location::parse("sqlite:heal.db"), sqlite("heal.db"));
     assert_eq!(Location::parse("sqlite:///var/lib/heal/heal.db"), sqlite("/var/lib/heal/heal.db"));
     for (odd, word) in [
-        ("postgres://db/heal", "not supported yet"),
+        ("postgres:///heal", "no host"),
         ("heal.db", "write sqlite:heal.db"),
         ("sqlite:", "names no file"),
         ("", "is not a store"),
