@@ -25,7 +25,9 @@ matrix! {
         let shown = declared.and_then(|this| this.declaration).ok_or("no declaration")?;
         let press = |user: &'static str| world.workspace.click_as_it_was(user, CHANNEL, &shown.raw, "Approve");
         drop(tokio::join!(press(SRE), press(SRE), press(LEAD)));
-        world.press(SRE, &alert, "Approve", "").await?;
+        let ts = alert.ts.clone();
+        let approved = move |view: &View| !shown::has(view, &ts, "declaration", "Waits for Approve");
+        world.press_until(SRE, &alert, "Approve", approved).await?;
         world.runs_well(SRE, &alert, "web-1").await?;
         world.resolve(&alert);
         world.ends(&alert, "white_check_mark", &[("web-1", Ran("*healed*"))]).await?;
