@@ -141,7 +141,7 @@ matrix! {
     }
 
     async fn a_sender_that_never_resolves_leaves_it_to_the_run(stage: Stage) -> Told, least 60 {
-        let mut world = stage.set(Plot::new(&rule("approve"))).await;
+        let mut world = stage.set_with_nagios(Plot::new(&rule("approve"))).await;
         let posting = Posting::of_sender("B0NAGIOS", CHANNEL, "[CRITICAL] web-2 web:NginxDown is down");
         let ts = world.workspace.post_message(posting).unwrap();
         let alert = Alert::at(&ts);
