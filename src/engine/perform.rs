@@ -244,8 +244,9 @@ impl Engine {
                 let posted = Input::ReportPosted { ts: ts.clone() };
                 let taken = apply(tx, ground, &id, &posted, "heal", &mut out)?;
                 let Some((now, _)) = tx.remediation(&id)? else { return Ok(out) };
-                // The outcome came while the report was on its way: it has to say so.
-                if now.state != said_of {
+                // The outcome came while the report was on its way: it has to say so. One that was found
+                // from before a restart may say anything older.
+                if again || now.state != said_of {
                     out.owe(tx.me(), tx.owe(&id, Effect::UpdateReport)?);
                 }
                 if taken.is_ok() && message::attachment(&now).is_some() {

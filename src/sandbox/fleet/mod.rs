@@ -174,7 +174,11 @@ impl Fleet {
     /// The folders, the processes or the port cannot be had.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let folder =
-            tempfile::Builder::new().prefix("heal-fleet-").tempdir().context("a folder for the fleet")?;
+            match &options.folder {
+                Some(folder) => tempfile::Builder::new().prefix("heal-fleet-").tempdir_in(folder),
+                None => tempfile::Builder::new().prefix("heal-fleet-").tempdir(),
+            }
+            .context("a folder for the fleet")?;
         let base = folder.path().canonicalize()?;
         let booted =
             futures_util::future::join_all(options.hosts.iter().map(|spec| Host::boot(&base, spec.clone())))
