@@ -326,10 +326,15 @@ fn defaults(entry: &Entry, problems: &mut Problems) -> Option<Defaults> {
 }
 
 /// Whether `store` (or `DATABASE_URL`) names a store that heal can use; the message and the hint when not.
+/// Neither holds any part of it that may be a password.
 pub fn check_store(store: &str) -> Result<(), (String, &'static str)> {
-    const FORMS: &str = "write sqlite:heal.db or sqlite:///absolute/path.db";
-    if store.starts_with("postgres://") || store.starts_with("postgresql://") {
-        return Err(("PostgreSQL as the store is not supported yet".to_owned(), FORMS));
+    const FORMS: &str =
+        "write sqlite:heal.db, sqlite:///absolute/path.db or postgres://user:password@host/database";
+    if super::Postgres::is_meant(store) {
+        return match super::Postgres::parse(store) {
+            Ok(_) => Ok(()),
+            Err(why) => Err((format!("the PostgreSQL store cannot be used: {why}"), FORMS)),
+        };
     }
     let Some(path) = store.strip_prefix("sqlite:") else {
         return Err(("`store` is none that heal knows".to_owned(), FORMS));

@@ -195,7 +195,6 @@ impl Engine {
             if std::mem::take(&mut first) {
                 self.0.caught_up.looked.send_modify(|count| *count += 1);
             }
-            self.try_to_tell(channel, false).await;
             let again_at = self.clock().now().plus(SECOND_LOOK);
             tokio::time::sleep(SPACING).await;
             tokio::select! {
@@ -207,10 +206,8 @@ impl Engine {
                 let mut read = self.0.caught_up.read.lock().unwrap_or_else(PoisonError::into_inner);
                 read.insert(channel.to_owned(), gap);
             }
-            self.try_to_tell(channel, true).await;
             while tokio::time::timeout(KEPT_EVERY, self.gap_after(gap)).await.is_err() {
                 self.keep_passed().await;
-                self.try_to_tell(channel, true).await;
             }
             until = self.connected().await;
         }
@@ -239,8 +236,6 @@ impl Engine {
 
     /// One reading: everything after the note and not after `until` is taken.
     async fn read_past(&self, channel: &str, until: Timestamp) -> Result<(), Trouble> {
-        // What an earlier process may have said already comes first.
-        self.tell_missed(channel, true).await?;
         let position = self.position(channel).await?;
         let ground = self.ground();
         // What is young may have been edited in place since, also where it was taken long ago.
@@ -316,13 +311,17 @@ impl Engine {
             return Err(error.into());
         }
         let name = channel.to_owned();
+        let (base, words) = (self.parts().identity.url.clone(), self.words());
         let closed = self.store().transact(move |tx| {
+            let mut out = Decided::default();
             if let Some(newest) = newest {
                 move_seen(tx, &name, &newest)?;
             }
-            close_missed(tx, &name, cut)
+            let missed = close_missed(tx, &name, cut, &base, &words, &mut out)?;
+            Ok((out, missed))
         });
-        let missed = closed.await?;
+        let (decided, missed) = closed.await?;
+        self.carry_out(decided);
         if count > 0 {
             tracing::info!(
                 channel,

@@ -18,7 +18,7 @@ use crate::slack::{Metadata, Post, Text, Upload};
 use crate::store::{self, Owed, Tx};
 
 /// What Slack could not be told for now is told again after this.
-const RETRY: Duration = Duration::from_secs(60);
+pub(super) const RETRY: Duration = Duration::from_secs(60);
 
 /// The newest generation of each update that was handed to the queue.
 #[derive(Debug, Default)]
@@ -42,11 +42,20 @@ impl Newest {
 }
 
 impl Engine {
-    /// Carries an owed effect out. `again`: it may have happened before a restart.
+    /// Carries an owed effect out, unless somebody has it in hand. `again`: it may have happened before,
+    /// by a process that is gone.
     pub(super) fn perform(&self, owed: Owed, remediation: Arc<Remediation>, again: bool) {
+        if self.0.in_hand.begin(&owed) {
+            self.carry(owed, remediation, again);
+        }
+    }
+
+    /// Carries out what is in hand.
+    pub(super) fn carry(&self, owed: Owed, remediation: Arc<Remediation>, again: bool) {
         let updates = matches!(owed.effect, Effect::UpdateDeclaration | Effect::UpdateReport);
         if updates && !self.0.newest.take(&owed) {
-            return; // A newer one is on its way already; two tasks carried out two commits.
+            // A newer one is on its way already; two tasks carried out two commits.
+            return self.0.in_hand.end(&owed);
         }
         let engine = self.clone();
         match owed.effect {
@@ -130,7 +139,7 @@ impl Engine {
             match done.await {
                 Done::Sent { .. } => engine.settled(&owed).await,
                 // What took its place settles it.
-                Done::Superseded => {}
+                Done::Superseded => engine.0.in_hand.end(&owed),
                 Done::GaveUp(error) => {
                     engine.gave_up("updating a message", &owed, &error);
                     engine.settle_or_retry(owed, &error).await;
@@ -271,32 +280,58 @@ impl Engine {
 
     /// The effect is done, and this came of it: both in one transaction.
     pub(super) async fn settle_with(&self, owed: Owed, input: Input) {
-        self.persist("keeping what came of an effect", move |tx, ground| {
+        let done = owed.clone();
+        let work = move |tx: &mut dyn Tx, ground: &Ground| {
             let mut out = Decided::default();
             tx.settle(&owed)?;
             drop(apply(tx, ground, &owed.remediation, &input, "heal", &mut out)?);
             Ok(out)
-        })
-        .await;
+        };
+        self.persist("keeping what came of an effect", work).await;
+        self.0.in_hand.end(&done);
     }
 
     /// The effect is done and nothing came of it.
     pub(super) async fn settled(&self, owed: &Owed) {
-        let owed = owed.clone();
-        self.persist("settling an effect", move |tx, _| tx.settle(&owed).map(|_| Decided::default())).await;
+        let done = owed.clone();
+        let work = move |tx: &mut dyn Tx, _: &Ground| tx.settle(&done).map(|()| Decided::default());
+        self.persist_claimed("settling an effect", work).await;
+        self.0.in_hand.end(owed);
     }
 
     /// Keeps what happened outside, however long the store is in trouble: it cannot be unhappened.
-    async fn persist<F>(&self, doing: &'static str, work: F)
+    pub(super) async fn persist<F>(&self, doing: &'static str, work: F)
     where
         F: Fn(&mut dyn Tx, &Ground) -> store::Result<Decided> + Clone + Send + 'static,
     {
+        let keep = || {
+            let (ground, work) = (self.ground(), work.clone());
+            self.store().transact(move |tx| work(tx, &ground))
+        };
+        self.keep_trying(doing, keep).await;
+    }
+
+    /// As [`Engine::persist`], for what touches only what this process has claimed and counts nothing.
+    async fn persist_claimed<F>(&self, doing: &'static str, work: F)
+    where
+        F: Fn(&mut dyn Tx, &Ground) -> store::Result<Decided> + Clone + Send + 'static,
+    {
+        let keep = || {
+            let (ground, work) = (self.ground(), work.clone());
+            self.store().transact_claimed(move |tx| work(tx, &ground))
+        };
+        self.keep_trying(doing, keep).await;
+    }
+
+    async fn keep_trying<W>(&self, doing: &'static str, keep: impl Fn() -> W)
+    where
+        W: Future<Output = store::Result<Decided>>,
+    {
         let mut pause = Duration::from_millis(200);
         loop {
-            let (ground, work) = (self.ground(), work.clone());
-            match self.store().transact(move |tx| work(tx, &ground)).await {
+            match keep().await {
                 Ok(decided) => return self.carry_out(decided),
-                Err(store::Error::Stopped) => return,
+                Err(store::Error::Stopped | store::Error::Fenced) => return,
                 Err(error) => self.store_failed(doing, &error),
             }
             tokio::time::sleep(pause).await;
@@ -321,7 +356,7 @@ impl Engine {
             let id = owed.remediation.clone();
             let found = engine.store().transact(move |tx| tx.remediation(&id)).await;
             match found {
-                Ok(Some((remediation, _))) => engine.perform(owed, Arc::new(remediation), true),
+                Ok(Some((remediation, _))) => engine.carry(owed, Arc::new(remediation), true),
                 Ok(None) | Err(store::Error::Stopped) => {}
                 Err(error) => engine.store_failed("reading what is owed", &error),
             }

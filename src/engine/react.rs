@@ -11,11 +11,15 @@ use super::Engine;
 use crate::lifecycle::Remediation;
 use crate::message;
 use crate::slack::send::{Call, Done, Job, Priority};
-use crate::store::Owed;
+use crate::store::{self, Owed};
 
 /// Changes within this time show as one.
 const GATHER: Duration = Duration::from_millis(250);
 
+/// Between tries while the store is in trouble, first and longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// A channel and the `ts` of a message in it.
 type Place = (String, String);
 
 /// Messages whose reaction is about to be set, with the effects that this settles.
@@ -69,43 +73,73 @@ impl Engine {
     }
 
     async fn set_reaction(&self, place: &Place, owed: Vec<Owed>) {
-        let (channel, ts) = place.clone();
-        let note = format!("reaction:{channel}:{ts}");
-        let read = {
-            let note = note.clone();
-            self.store().transact(move |tx| Ok((tx.remediations_of(&channel, &ts)?, tx.note(&note)?)))
-        };
-        let (all, shown) = match read.await {
-            Ok(read) => read,
-            Err(error) => return self.store_failed("reading what a reaction shows", &error),
-        };
-        let wanted = message::reaction_for(all.iter());
-        if shown.as_deref() != Some(wanted) {
+        let Some((wanted, others)) = self.mean_reaction(place).await else { return };
+        if let Some(others) = others {
             match self.call(place, wanted, true).await {
                 Set::Done => {}
                 Set::Never => return self.settle_reactions(None, owed).await,
                 // Still owed: the next start sets it.
                 Set::NotNow => return,
             }
-            if let Some(old) = shown {
-                self.call(place, &old, false).await;
+            for other in &others {
+                if matches!(self.call(place, other, false).await, Set::NotNow) {
+                    return;
+                }
             }
         }
-        self.settle_reactions(Some((note, wanted)), owed).await;
+        self.settle_reactions(Some((note(place), wanted)), owed).await;
+    }
+
+    /// The reaction that is to stand on the message, and, unless it stands there alone already, all others
+    /// that may. It is among these on disk before it is set: a start after a kill in between takes it off.
+    async fn mean_reaction(&self, place: &Place) -> Option<(&'static str, Option<Vec<String>>)> {
+        self.while_the_store_fails("reading what a reaction shows", || {
+            let (place, note) = (place.clone(), note(place));
+            self.store().transact_claimed(move |tx| {
+                let wanted = message::reaction_for(tx.remediations_of(&place.0, &place.1)?.iter());
+                let kept = tx.note(&note)?.unwrap_or_default();
+                if kept == wanted {
+                    return Ok((wanted, None));
+                }
+                let may_stand = kept.split(',').filter(|name| !name.is_empty() && *name != wanted);
+                let others: Vec<String> = may_stand.map(str::to_owned).collect();
+                tx.set_note(&note, &format!("{},{wanted},", others.join(",")))?;
+                Ok((wanted, Some(others)))
+            })
+        })
+        .await
     }
 
     async fn settle_reactions(&self, shown: Option<(String, &'static str)>, owed: Vec<Owed>) {
-        let settled = self.store().transact(move |tx| {
-            if let Some((note, name)) = &shown {
-                tx.set_note(note, name)?;
+        let done = owed.clone();
+        self.while_the_store_fails("keeping what a reaction shows", || {
+            let (shown, owed) = (shown.clone(), owed.clone());
+            self.store().transact_claimed(move |tx| {
+                if let Some((note, name)) = &shown {
+                    tx.set_note(note, name)?;
+                }
+                owed.iter().try_for_each(|owed| tx.settle(owed))
+            })
+        })
+        .await;
+        done.iter().for_each(|owed| self.0.in_hand.end(owed));
+    }
+
+    /// Tries on until the store takes it; `None` when it has stopped.
+    async fn while_the_store_fails<R, F, W>(&self, doing: &'static str, mut work: W) -> Option<R>
+    where
+        W: FnMut() -> F,
+        F: Future<Output = store::Result<R>>,
+    {
+        let mut pause = PAUSES.0;
+        loop {
+            match work().await {
+                Ok(done) => return Some(done),
+                Err(store::Error::Stopped | store::Error::Fenced) => return None,
+                Err(error) => self.store_failed(doing, &error),
             }
-            for owed in &owed {
-                tx.settle(owed)?;
-            }
-            Ok(())
-        });
-        if let Err(error) = settled.await {
-            self.store_failed("keeping what a reaction shows", &error);
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
         }
     }
 
@@ -123,4 +157,9 @@ impl Engine {
             }
         }
     }
+}
+
+/// Where it is kept which reaction stands on a message; with commas between them, all that may.
+fn note((channel, ts): &Place) -> String {
+    format!("reaction:{channel}:{ts}")
 }

@@ -1,22 +1,19 @@
 //! SQLite: one connection on one thread, write-ahead log, every commit on disk before it counts
 //! (`synchronous=FULL`), migrations by `user_version`.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use super::serve::{self, Cut, Job, Moment, Reach};
 use super::sqlite_tx::SqliteTx;
-use super::{Asked, Error, Job, Result};
+use super::{Error, Opened, Result};
 
 /// Each entry brings the schema one version up; entries are never edited once released.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql")];
-
-/// Transactions that may share a commit. More would let the first wait too long for its answer.
-const SHARED: usize = 256;
+const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/sqlite/1.sql"), include_str!("migrations/sqlite/2.sql")];
 
 /// How long a start waits for the file: the one it takes over from may still be folding its log.
 const TAKE_OVER: Duration = Duration::from_secs(2);
@@ -30,6 +27,9 @@ const LONGEST_LOG: u32 = 8192;
 
 pub(super) struct Database {
     pub(super) connection: Connection,
+    number: i64,
+    /// Transactions in the log since it was folded.
+    unfolded: usize,
 }
 
 impl From<rusqlite::Error> for Error {
@@ -45,7 +45,7 @@ impl From<rusqlite::Error> for Error {
 }
 
 impl Database {
-    pub(super) fn open(path: &Path) -> Result<Database> {
+    pub(super) fn open(path: &Path) -> Result<Opened<Database>> {
         let shown = path.display();
         let told = |error: rusqlite::Error| match Error::from(error) {
             Error::InUse(why) => Error::InUse(format!(
@@ -87,68 +87,21 @@ impl Database {
             Failed::Sqlite(error) => told(error),
             Failed::Newer(error) => error,
         })?;
-        Ok(Database { connection })
+        let number = register(&mut connection).map_err(told)?;
+        Ok(Opened { database: Database { connection, number, unfolded: 0 }, number })
     }
+}
 
-    /// Runs jobs until it is asked to close or the last handle is dropped.
-    pub(super) fn serve(mut self, queue: &Receiver<Asked>) {
-        let mut batch: Vec<Box<dyn Job>> = Vec::with_capacity(SHARED);
-        let mut closing = None;
-        let mut unfolded = 0;
-        while closing.is_none() {
-            let asked = if unfolded < WORTH_FOLDING {
-                queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
-                queue.recv_timeout(QUIET)
-            };
-            match asked {
-                Ok(Asked::Work(first)) => batch.push(first),
-                Ok(Asked::Close(done)) => {
-                    closing = Some(done);
-                    break;
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    // A failure costs nothing: the log only grows, and commits say what is wrong.
-                    drop(self.connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)"));
-                    unfolded = 0;
-                    continue;
-                }
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-            while batch.len() < SHARED {
-                match queue.try_recv() {
-                    Ok(Asked::Work(next)) => batch.push(next),
-                    Ok(Asked::Close(done)) => {
-                        closing = Some(done);
-                        break;
-                    }
-                    Err(_) => break,
-                }
-            }
-            unfolded += batch.len();
-            let committed = self.commit(&mut batch);
-            if let Err(error) = &committed {
-                tracing::error!(%error, transactions = batch.len(), "the store could not commit; nothing of this batch counts");
-            }
-            for job in batch.drain(..) {
-                job.finish(committed.clone());
-            }
-        }
-        // The log is folded into the file; a failure here costs nothing, the next start does it.
-        drop(self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
-        drop(self.connection);
-        if let Some(done) = closing {
-            // Whoever asked may have gone away; it is closed all the same.
-            done.send(()).ok();
-        }
-    }
-
-    fn commit(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
+impl serve::Database for Database {
+    fn commit(&mut self, batch: &mut [Box<dyn Job>], _: Reach, cut: &Cut) -> Result<()> {
+        self.unfolded += batch.len();
         let transaction =
             self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let before = transaction.total_changes();
+        let mut tx = SqliteTx::new(&transaction, self.number);
         if let [only] = batch {
             // Alone, a job needs no savepoint of its own.
-            if !run(only, &transaction) {
+            if !serve::run(only, &mut tx) {
                 transaction.rollback()?;
                 return Ok(());
             }
@@ -157,24 +110,44 @@ impl Database {
             let say = |sql| transaction.prepare_cached(sql)?.execute([]);
             for job in batch {
                 say("SAVEPOINT job")?;
-                if !run(job, &transaction) {
+                if !serve::run(job, &mut tx) {
                     say("ROLLBACK TO job")?;
                 }
                 say("RELEASE job")?;
             }
         }
+        let wrote = transaction.total_changes() > before;
+        if wrote {
+            cut.at(Moment::Before)?;
+        }
         transaction.commit()?;
-        Ok(())
+        if wrote { cut.at(Moment::After) } else { Ok(()) }
+    }
+
+    fn rests_after(&self) -> Option<Duration> {
+        (self.unfolded >= WORTH_FOLDING).then_some(QUIET)
+    }
+
+    fn rest(&mut self) {
+        // A failure costs nothing: the log only grows, and commits say what is wrong.
+        drop(self.connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)"));
+        self.unfolded = 0;
+    }
+
+    fn close(self) {
+        // The log is folded into the file; a failure here costs nothing, the next start does it.
+        drop(self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
     }
 }
 
-/// Runs one job; whether it is to be kept. One that panics is rolled back and answered with
-/// [`Error::Stopped`], and the store goes on for the others.
-fn run(job: &mut Box<dyn Job>, connection: &Connection) -> bool {
-    catch_unwind(AssertUnwindSafe(|| job.run(&mut SqliteTx::new(connection)))).unwrap_or_else(|_| {
-        tracing::error!("a transaction panicked; it is rolled back");
-        false
-    })
+/// Takes the next number. Whoever had one before is gone: the file's lock is this process's.
+fn register(connection: &mut Connection) -> rusqlite::Result<i64> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    transaction.execute("DELETE FROM replicas", [])?;
+    transaction.execute("INSERT INTO replicas (beat) VALUES (0)", [])?;
+    let number = transaction.last_insert_rowid();
+    transaction.commit()?;
+    Ok(number)
 }
 
 /// Why the schema could not be brought up to date.

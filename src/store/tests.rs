@@ -47,6 +47,25 @@ impl Backend for InFile {
     }
 }
 
+/// PostgreSQL, in a database that goes with the test.
+struct InPostgres(crate::sandbox::postgres::Database);
+
+impl InPostgres {
+    fn new() -> InPostgres {
+        InPostgres(crate::sandbox::postgres::Server::shared().unwrap().database().unwrap())
+    }
+
+    fn location(&self) -> Location {
+        Location::parse(&self.0.url()).unwrap()
+    }
+}
+
+impl Backend for InPostgres {
+    fn open(&self) -> Store {
+        Store::open(&self.location()).unwrap()
+    }
+}
+
 /// The contract, once per database: a new database is one more module here.
 macro_rules! on_every_database {
     ($($part:ident: $($name:ident),+;)+) => {
@@ -55,6 +74,15 @@ macro_rules! on_every_database {
                 #[tokio::test]
                 async fn $name() {
                     super::$part::$name(&super::InFile::new()).await;
+                }
+            )+)+
+        }
+
+        mod on_postgres {
+            $($(
+                #[tokio::test]
+                async fn $name() {
+                    super::$part::$name(&super::InPostgres::new()).await;
                 }
             )+)+
         }

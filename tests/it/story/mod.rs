@@ -7,12 +7,12 @@
 
 pub mod alert;
 mod end;
-mod log;
+pub mod log;
 mod text;
 pub mod web;
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use heal::app::{self, Running, Secrets, Settings};
@@ -76,8 +76,8 @@ pub fn tell(story: impl Future<Output = ()>) {
 pub struct Plot {
     rules: String,
     config: String,
-    fleet: fleet::Options,
-    workspace: Options,
+    pub fleet: fleet::Options,
+    pub workspace: Options,
 }
 
 impl Plot {
@@ -120,15 +120,10 @@ impl Plot {
         self
     }
 
-    /// Starts the workspace, the fleet and the bot.
-    pub async fn start(self, mode: Mode) -> Story {
-        let log = Log::default();
-        let guard = log.catch();
-        let dir = tempfile::tempdir().unwrap();
-        let workspace = Workspace::start(self.workspace).unwrap();
-        let fleet = Fleet::start(self.fleet).await.unwrap();
-        let path = dir.path().join("heal.yaml");
-        let rules = dir.path().join("rules");
+    /// Writes `heal.yaml` and the rules into a folder; the path of the former.
+    pub fn write(&self, dir: &Path, mode: Mode, store: &str) -> PathBuf {
+        let path = dir.join("heal.yaml");
+        let rules = dir.join("rules");
         std::fs::create_dir(&rules).unwrap();
         std::fs::write(rules.join("rules.yaml"), &self.rules).unwrap();
         let defaults = if self.config.contains("approvers:") { "" } else { "approvers: [\"@sre\"]\n" };
@@ -143,14 +138,25 @@ senders:
     resolved: [OK]
     resolves: false
 rules: {rules:?}
-store: "sqlite://{store}"
+store: "{store}"
 listen: 127.0.0.1:0
 {defaults}{more}"##,
             mode = if mode == Mode::Socket { "socket" } else { "http" },
-            store = dir.path().join("heal.db").display(),
             more = self.config,
         );
         std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Starts the workspace, the fleet and the bot.
+    pub async fn start(self, mode: Mode) -> Story {
+        let log = Log::default();
+        let guard = log.catch();
+        let dir = tempfile::tempdir().unwrap();
+        let path =
+            self.write(dir.path(), mode, &format!("sqlite://{}", dir.path().join("heal.db").display()));
+        let workspace = Workspace::start(self.workspace).unwrap();
+        let fleet = Fleet::start(self.fleet).await.unwrap();
         let mut story = Story {
             mode,
             workspace,
@@ -211,6 +217,7 @@ impl Story {
                 slack_api_url: Some(self.workspace.api_url()),
                 ssm_endpoint: Some(self.fleet.endpoint_url().to_owned()),
                 clock: self.clock.clone(),
+                store: heal::store::Options::default(),
             }
         })
     }
