@@ -46,7 +46,7 @@ struct Options {
     /// Only some parts: floor, start, steady, burst, twice, big, restart
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// The store: sqlite, postgres (a server of the benchmark's own), or the URL of an empty database
+    /// The store: sqlite, postgres (a server of the benchmark's own), or the URL of an empty PostgreSQL database, which is good for one scene
     #[arg(long, default_value = "sqlite")]
     store: String,
     /// Bots on the store; Slack deals its deliveries out to all
