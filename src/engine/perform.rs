@@ -381,7 +381,7 @@ pub(super) fn order(id: &RemediationId) -> u64 {
 }
 
 pub(super) fn text(said: Said) -> Text {
-    Text { text: said.text, blocks: said.blocks }
+    Text { text: said.text, blocks: said.blocks.into() }
 }
 
 /// Whether a remediation's plan may be given to SSM now.
