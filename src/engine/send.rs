@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::SemaphorePermit;
+
 use super::Engine;
 use super::perform::is_sending;
 use crate::aws::Sent;
@@ -17,7 +19,14 @@ const STILL_WANTED: Duration = Duration::from_secs(120);
 
 impl Engine {
     /// Gives the plan to SSM. `again`: it may have been given before a restart, so it is only looked up.
-    pub(super) async fn send(&self, owed: Owed, remediation: &Arc<Remediation>, again: bool) {
+    /// `turn` is over when SSM has answered.
+    pub(super) async fn send(
+        &self,
+        owed: Owed,
+        remediation: &Arc<Remediation>,
+        again: bool,
+        turn: SemaphorePermit<'_>,
+    ) {
         let (Some(plan), Some(target), true) =
             (&remediation.plan, &remediation.target, is_sending(remediation))
         else {
@@ -35,6 +44,7 @@ impl Engine {
         } else {
             ssm.send(plan, target, &remediation.id).await
         };
+        drop(turn);
         let input = match sent {
             Sent::Accepted { command_id } => {
                 tracing::info!(remediation = %remediation.id, %command_id, instance = %target.instance_id, "sent {} to {}", remediation.id, target.instance_id);
