@@ -11,7 +11,9 @@ mod migrate;
 mod session;
 mod sql;
 mod tls;
+mod trim;
 mod tx;
+mod work;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use tokio::sync::Notify;
 pub use self::look::{Seen, look};
 use self::session::Session;
 use self::tls::Tls;
-use self::tx::PostgresTx;
+use self::work::PostgresTx;
 use super::serve::{self, Cut, Job, Moment, Reach};
 use super::{Error, Opened, Result};
 use crate::config::Postgres;
@@ -179,7 +181,7 @@ impl Database {
             let keep = serve::run(job, &mut tx);
             tx.end_job(keep)?;
         }
-        Ok(tx.done())
+        tx.done()
     }
 
     /// Commits; an error means that nothing counts.
@@ -270,4 +272,12 @@ impl serve::Database for Database {
             session.close();
         }
     }
+}
+
+/// A setting of a session of heal's.
+#[cfg(test)]
+pub(super) fn setting(runtime: &Arc<Runtime>, at: &Postgres, name: &str) -> Result<String> {
+    let mut session = Session::open(runtime, at, &Tls::new(at.trust())?)?;
+    let rows = session.rows("SELECT current_setting($1)", vec![Box::new(name.to_owned())])?;
+    rows.first().map(|row| row.get(0)).ok_or(Error::Stopped)
 }

@@ -1,315 +1,21 @@
-//! The store's transaction on PostgreSQL.
-//!
-//! Each answer that is waited for costs a way to the server and back, under the lock that all wait for.
-//! So what nobody asks the result of is held back to the end of its job and sent without waiting; that
-//! also lets a job that says no be undone without a savepoint, unless it had to be sent before.
-
-use std::collections::{BTreeSet, HashMap};
+//! The store's transaction on PostgreSQL; how it works is in [`super::work`].
 
 use tokio_postgres::Row;
 
-use super::session::{Param, Session};
-use super::{Done, sql};
+use super::work::{PostgresTx, text, values};
+use super::{sql, trim};
 use crate::alert::{Origin, Status};
 use crate::gate::Pause;
 use crate::lifecycle::{Effect, Remediation, RemediationId};
 use crate::rule::RuleKey;
-use crate::store::columns::{HISTORY_SEARCHED, body, columns, corrupt, parse, parse_all};
+use crate::store::columns::{HISTORY_SEARCHED, corrupt, parse};
 use crate::store::{
-    AlertRow, Beat, Error, HistoryRow, Kept, Limit, NewAlert, Notice, Orphans, Owed, Record, Result,
-    Standing, Subject, Tally, Tx,
+    AlertRow, Beat, Error, HistoryRow, Kept, Limit, NewAlert, Notice, Orphans, Owed, Past, Record, Result,
+    Standing, Subject, Tally, Trimmed, Tx,
 };
 use crate::time::Timestamp;
 
-/// The parameters of a statement.
-macro_rules! values {
-    ($($value:expr),* $(,)?) => { vec![$(Box::new($value) as Param),*] };
-}
-
-/// What this job knows of a remediation that it has read or written.
-struct Known {
-    claimed_by: i64,
-    /// Of an open one.
-    claims: Option<String>,
-}
-
-pub(super) struct PostgresTx<'a> {
-    session: &'a mut Session,
-    me: i64,
-    /// The next number of what is owed anew.
-    generation: i64,
-    /// Other jobs share the transaction.
-    shared: bool,
-    wrote: bool,
-    called: BTreeSet<i64>,
-    undone: bool,
-    job: This,
-}
-
-/// What the job that runs has done.
-#[derive(Default)]
-struct This {
-    /// Its savepoint was sent.
-    saved: bool,
-    wrote: bool,
-    /// Its writes that are not sent yet.
-    held: Vec<(&'static str, Vec<Param>)>,
-    called: BTreeSet<i64>,
-    known: HashMap<RemediationId, Known>,
-}
-
-impl<'a> PostgresTx<'a> {
-    pub(super) fn new(session: &'a mut Session, me: i64, generation: i64, shared: bool) -> PostgresTx<'a> {
-        PostgresTx {
-            session,
-            me,
-            generation,
-            shared,
-            wrote: false,
-            called: BTreeSet::new(),
-            undone: false,
-            job: This::default(),
-        }
-    }
-
-    pub(super) fn begin_job(&mut self) {
-        self.job = This::default();
-    }
-
-    pub(super) fn end_job(&mut self, keep: bool) -> Result<()> {
-        if keep {
-            for (sql, values) in std::mem::take(&mut self.job.held) {
-                self.session.send_checked(sql, values)?;
-            }
-            self.wrote |= self.job.wrote;
-            self.called.append(&mut self.job.called);
-        } else if self.job.saved {
-            self.session.send(sql::UNDO, Vec::new())?;
-        } else {
-            self.undone |= self.job.wrote;
-        }
-        if self.job.saved {
-            self.session.send(sql::RELEASE, Vec::new())?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn done(self) -> Done {
-        Done { wrote: self.wrote, called: self.called, undone: self.undone && !self.shared }
-    }
-
-    /// Sends what was held back: what follows may read it.
-    fn flush(&mut self) -> Result<()> {
-        if self.job.held.is_empty() {
-            return Ok(());
-        }
-        self.save()?;
-        for (sql, values) in std::mem::take(&mut self.job.held) {
-            self.session.send_checked(sql, values)?;
-        }
-        Ok(())
-    }
-
-    /// From here on the job is undone by its savepoint.
-    fn save(&mut self) -> Result<()> {
-        if self.shared && !self.job.saved {
-            self.session.send(sql::SAVE, Vec::new())?;
-            self.job.saved = true;
-        }
-        Ok(())
-    }
-
-    /// Reads rows.
-    fn rows(&mut self, sql: &'static str, values: Vec<Param>) -> Result<Vec<Row>> {
-        self.flush()?;
-        self.session.rows(sql, values)
-    }
-
-    /// Reads the first column of the first row.
-    fn one<T: for<'r> tokio_postgres::types::FromSql<'r>>(
-        &mut self,
-        sql: &'static str,
-        values: Vec<Param>,
-    ) -> Result<Option<T>> {
-        Ok(self.rows(sql, values)?.first().and_then(|row| row.get(0)))
-    }
-
-    fn ids(&mut self, sql: &'static str, values: Vec<Param>) -> Result<Vec<RemediationId>> {
-        Ok(self.rows(sql, values)?.iter().map(|row| RemediationId(row.get(0))).collect())
-    }
-
-    fn bodies(&mut self, sql: &'static str, values: Vec<Param>) -> Result<Vec<Remediation>> {
-        parse_all(self.rows(sql, values)?.iter().map(|row| row.get(0)).collect())
-    }
-
-    /// Writes and waits for what came of it.
-    fn write(&mut self, sql: &'static str, values: Vec<Param>) -> Result<Vec<Row>> {
-        self.save()?;
-        self.job.wrote = true;
-        self.rows(sql, values)
-    }
-
-    /// Writes at the end of the job, where nothing can come of it that the job would want to know.
-    fn later(&mut self, sql: &'static str, values: Vec<Param>) {
-        self.job.wrote = true;
-        self.job.held.push((sql, values));
-    }
-
-    fn owing(&mut self, remediation: &RemediationId, effects: &[Effect], claimed_by: i64) -> Vec<Owed> {
-        if claimed_by != self.me && !effects.is_empty() {
-            self.job.called.insert(claimed_by);
-        }
-        let owed = effects.iter().map(|effect| {
-            self.generation += 1;
-            let (remediation, effect) = (remediation.clone(), *effect);
-            Owed { remediation, effect, generation: self.generation, claimed_by }
-        });
-        owed.collect()
-    }
-
-    /// Reads a remediation with its alert's row and moment.
-    fn read(&mut self, id: &RemediationId) -> Result<Option<Subject>> {
-        let rows = self.rows(sql::SUBJECT, values![text(&id.0)])?;
-        let Some(row) = rows.first() else { return Ok(None) };
-        let remediation = parse(row.get(0))?;
-        self.learn(&remediation, row.get(2));
-        let resolved_at: Option<i64> = row.get(4);
-        Ok(Some(Subject { remediation, alert: row.get(1), resolved_at: resolved_at.map(Timestamp) }))
-    }
-
-    fn learn(&mut self, this: &Remediation, claimed_by: i64) {
-        self.job.known.insert(this.id.clone(), Known { claimed_by, claims: claims(this) });
-    }
-
-    /// What a step changed, with its line in the journal and what it owes.
-    fn step(
-        &mut self,
-        next: &Remediation,
-        record: Option<&Record<'_>>,
-        effects: &[Effect],
-    ) -> Result<Vec<Owed>> {
-        let columns = columns(next);
-        let known = self.job.known.get(&next.id);
-        let claims = claims(next);
-        let claims_anew = claims.is_some() && known.is_none_or(|known| known.claims != claims);
-        let claimed_by = known.map(|known| known.claimed_by);
-        let mut owed = self.owing(&next.id, effects, claimed_by.unwrap_or(self.me));
-        let (at, what, who, why) = line(record);
-        let values = values![
-            text(&next.id.0),
-            columns.instance_id.as_deref().map(text),
-            text(&next.origin.ts),
-            next.state.name(),
-            !next.is_over(),
-            next.state.is_before_sending(),
-            next.state.takes_instance(),
-            next.state.takes_role_slot(),
-            next.state.due_at().map(|due| due.0),
-            columns.acted_at,
-            columns.cools_from,
-            columns.ended_at,
-            columns.outcome,
-            text(&body(next)?),
-            columns.waits_for.as_deref().map(text),
-            claims_anew,
-            at,
-            what,
-            who,
-            why,
-            effects.iter().map(|effect| effect.as_str()).collect::<Vec<_>>(),
-            owed.iter().map(|owed| owed.generation).collect::<Vec<_>>(),
-        ];
-        if let (Some(claimed_by), false) = (claimed_by, claims_anew) {
-            self.later(sql::STEP, values);
-            self.learn(next, claimed_by);
-            return Ok(owed);
-        }
-        let rows = self.write(sql::STEP, values)?;
-        let Some(row) = rows.first() else {
-            let there: Option<i32> =
-                self.one("SELECT 1 FROM remediations WHERE id = $1", values![text(&next.id.0)])?;
-            return Err(match there {
-                Some(_) => Error::Claimed(format!("{} is at work there", next.rule_key)),
-                None => Error::Corrupt { what: "remediation", why: format!("{} is not there", next.id) },
-            });
-        };
-        let claimed_by = row.get(0);
-        for owed in &mut owed {
-            owed.claimed_by = claimed_by;
-        }
-        if claimed_by != self.me && !owed.is_empty() {
-            self.job.called.insert(claimed_by);
-        }
-        self.learn(next, claimed_by);
-        Ok(owed)
-    }
-
-    fn insert(
-        &mut self,
-        new: &Remediation,
-        alert: Option<i64>,
-        record: Option<&Record<'_>>,
-        effects: &[Effect],
-    ) -> Result<Vec<Owed>> {
-        let columns = columns(new);
-        let owed = self.owing(&new.id, effects, self.me);
-        let (at, what, who, why) = line(record);
-        let values = values![
-            text(&new.id.0),
-            text(&new.rule_key.to_string()),
-            text(new.role()),
-            columns.instance_id.as_deref().map(text),
-            alert,
-            text(&new.origin.channel),
-            text(&new.origin.ts),
-            new.state.name(),
-            !new.is_over(),
-            new.state.is_before_sending(),
-            new.state.takes_instance(),
-            new.state.takes_role_slot(),
-            new.state.due_at().map(|due| due.0),
-            new.opened_at.0,
-            columns.acted_at,
-            columns.cools_from,
-            columns.ended_at,
-            columns.outcome,
-            text(&body(new)?),
-            columns.waits_for.as_deref().map(text),
-            self.me,
-            at,
-            what,
-            who,
-            why,
-            effects.iter().map(|effect| effect.as_str()).collect::<Vec<_>>(),
-            owed.iter().map(|owed| owed.generation).collect::<Vec<_>>(),
-        ];
-        if claims(new).is_none() {
-            self.later(sql::NEW, values);
-        } else if self.write(sql::NEW, values)?.is_empty() {
-            return Err(Error::Claimed(format!("{} is at work there", new.rule_key)));
-        }
-        self.learn(new, self.me);
-        Ok(owed)
-    }
-}
-
-/// The instance on which an open remediation holds its rule's claim.
-fn claims(this: &Remediation) -> Option<String> {
-    this.target.as_ref().filter(|_| !this.is_over()).map(|target| target.instance_id.clone())
-}
-
-/// The journal's line as parameters; all null without one.
-fn line(record: Option<&Record<'_>>) -> (Option<i64>, Option<String>, Option<String>, Option<String>) {
-    let Some(record) = record else { return (None, None, None, None) };
-    (Some(record.at.0), Some(text(record.what)), Some(text(record.who)), Some(text(record.why)))
-}
-
-/// Text as PostgreSQL can keep it: it knows no zero character.
-fn text(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
-}
-
-fn limited(limit: usize) -> i64 {
+pub(super) fn limited(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
@@ -366,7 +72,9 @@ impl Tx for PostgresTx<'_> {
         // What said so itself is not among those that were there before.
         let itself = (alert.status == Status::Resolved).then_some(origin.at.0);
         let resolved_at = row.get::<_, Option<i64>>(1).max(itself).map(Timestamp);
-        Ok(Kept { id: row.get(0), resolved_at, noted: row.get(2) })
+        let note = text(note);
+        let gathered = self.job.gathered.notes.contains_key(&note) || self.gathered.notes.contains_key(&note);
+        Ok(Kept { id: row.get(0), resolved_at, noted: gathered || row.get(2) })
     }
 
     fn resolve_alerts(&mut self, sender: &str, identity: &str, at: Timestamp) -> Result<Vec<i64>> {
@@ -638,10 +346,9 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn settle(&mut self, owed: &Owed) -> Result<()> {
-        self.later(
-            "DELETE FROM outbox WHERE remediation = $1 AND effect = $2 AND generation = $3",
-            values![text(&owed.remediation.0), owed.effect.as_str(), owed.generation],
-        );
+        let key = (text(&owed.remediation.0), owed.effect.as_str());
+        self.job.gathered.settled.entry(key).or_default().insert(owed.generation);
+        self.job.wrote = true;
         Ok(())
     }
 
@@ -654,7 +361,9 @@ impl Tx for PostgresTx<'_> {
             let remediation = RemediationId(row.get(0));
             Ok(Owed { remediation, effect, generation: row.get(2), claimed_by: self.me })
         });
-        read.collect()
+        let mut all = read.collect::<Result<Vec<Owed>>>()?;
+        all.retain(|owed| !self.gathered.has_settled(owed) && !self.job.gathered.has_settled(owed));
+        Ok(all)
     }
 
     fn owe_notice(&mut self, notice: &Notice) -> Result<()> {
@@ -724,6 +433,7 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn insert_pause(&mut self, pause: &Pause) -> Result<i64> {
+        self.pauses = None;
         let rows = self.write(
             "INSERT INTO pauses (pattern, by, reason, since, until) VALUES ($1, $2, $3, $4, $5) RETURNING id",
             values![
@@ -738,6 +448,7 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn end_pauses(&mut self, pattern: &str, by: &str, now: Timestamp) -> Result<Vec<Pause>> {
+        self.pauses = None;
         let rows = self.write(
             "UPDATE pauses SET ended_at = $3, ended_by = $2
              WHERE pattern = $1 AND ended_at IS NULL AND (until IS NULL OR until > $3)
@@ -748,12 +459,14 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn active_pauses(&mut self, now: Timestamp) -> Result<Vec<Pause>> {
-        let rows = self.rows(
-            "SELECT id, pattern, by, reason, since, until FROM pauses
-             WHERE ended_at IS NULL AND (until IS NULL OR until > $1) ORDER BY since, id",
-            values![now.0],
-        )?;
-        Ok(rows.iter().map(pause).collect())
+        if self.pauses.is_none() {
+            let sql = "SELECT id, pattern, by, reason, since, until FROM pauses
+                       WHERE ended_at IS NULL AND (until IS NULL OR until > $1) ORDER BY since, id";
+            let rows = self.rows(sql, values![now.0])?;
+            self.pauses = Some(rows.iter().map(pause).collect());
+        }
+        let all = self.pauses.iter().flatten();
+        Ok(all.filter(|pause| pause.until.is_none_or(|until| until > now)).cloned().collect())
     }
 
     fn record(&mut self, record: &Record<'_>) -> Result<()> {
@@ -798,15 +511,27 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn note(&mut self, name: &str) -> Result<Option<String>> {
-        self.one("SELECT value FROM notes WHERE name = $1", values![text(name)])
+        let name = text(name);
+        let gathered = self.job.gathered.notes.get(&name).or_else(|| self.gathered.notes.get(&name));
+        if let Some(value) = gathered {
+            return Ok(Some(value.0.clone()));
+        }
+        self.one("SELECT value FROM notes WHERE name = $1", values![name])
     }
 
     fn set_note(&mut self, name: &str, value: &str) -> Result<()> {
-        self.later(
-            "INSERT INTO notes (name, value) VALUES ($1, $2)
-             ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            values![text(name), text(value)],
-        );
+        self.job.gathered.notes.insert(text(name), (text(value), None));
+        self.job.wrote = true;
         Ok(())
+    }
+
+    fn set_passing_note(&mut self, name: &str, value: &str, at: Timestamp) -> Result<()> {
+        self.job.gathered.notes.insert(text(name), (text(value), Some(at.0)));
+        self.job.wrote = true;
+        Ok(())
+    }
+
+    fn trim(&mut self, past: Past, before: Timestamp, limit: usize) -> Result<Trimmed> {
+        trim::trim(self, past, before, limit)
     }
 }

@@ -19,6 +19,7 @@ use heal::app::{self, Running, Secrets, Settings};
 use heal::config;
 use heal::engine::Clock;
 use heal::sandbox::fleet::{self, Fleet, HostSpec};
+use heal::sandbox::postgres::{Database, Server};
 use heal::sandbox::workspace::{Delivery, Message, Options, View, Workspace};
 use heal::slack::Secret;
 
@@ -78,6 +79,7 @@ pub struct Plot {
     config: String,
     pub fleet: fleet::Options,
     pub workspace: Options,
+    store: Option<String>,
 }
 
 impl Plot {
@@ -94,7 +96,14 @@ impl Plot {
                 http_retries: vec![Duration::from_millis(200); 5],
                 ..Options::default()
             },
+            store: None,
         }
+    }
+
+    /// On this store, whatever the others are told on.
+    pub fn store(mut self, url: &str) -> Plot {
+        self.store = Some(url.to_owned());
+        self
     }
 
     /// More lines of `heal.yaml`.
@@ -153,8 +162,13 @@ listen: 127.0.0.1:0
         let log = Log::default();
         let guard = log.catch();
         let dir = tempfile::tempdir().unwrap();
-        let path =
-            self.write(dir.path(), mode, &format!("sqlite://{}", dir.path().join("heal.db").display()));
+        let database = if self.store.is_some() { None } else { database() };
+        let store = match (&self.store, &database) {
+            (Some(store), _) => store.clone(),
+            (None, Some(database)) => database.url(),
+            (None, None) => format!("sqlite://{}", dir.path().join("heal.db").display()),
+        };
+        let path = self.write(dir.path(), mode, &store);
         let workspace = Workspace::start(self.workspace).unwrap();
         let fleet = Fleet::start(self.fleet).await.unwrap();
         let mut story = Story {
@@ -170,11 +184,18 @@ listen: 127.0.0.1:0
             refusals: Vec::new(),
             stamps: 0,
             _dir: dir,
+            _database: database,
             _guard: guard,
         };
         story.start_bot().await;
         story
     }
+}
+
+/// All stories are told on PostgreSQL with `HEAL_TEST_STORE=postgres`, else on SQLite.
+fn database() -> Option<Database> {
+    let postgres = std::env::var_os("HEAL_TEST_STORE").is_some_and(|store| store == "postgres");
+    postgres.then(|| Server::shared().unwrap().database().unwrap())
 }
 
 /// A story under way.
@@ -195,6 +216,7 @@ pub struct Story {
     /// Alerts posted so far; keeps their stamps apart.
     stamps: u64,
     _dir: tempfile::TempDir,
+    _database: Option<Database>,
     _guard: tracing::subscriber::DefaultGuard,
 }
 
@@ -223,11 +245,20 @@ impl Story {
     }
 
     pub async fn start_bot(&mut self) {
+        self.begin_bot().await;
+        self.until_ready().await;
+    }
+
+    /// Starts the bot and does not wait for it to be ready.
+    pub async fn begin_bot(&mut self) {
         let bot = app::start(self.settings()).await.unwrap();
         if self.mode == Mode::Http {
             self.workspace.set_delivery(http_delivery(bot.listen));
         }
         self.bot = Some(bot);
+    }
+
+    pub async fn until_ready(&self) {
         let ready = async {
             while web::get(self.listen(), "/readyz").await.0 != 200 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
