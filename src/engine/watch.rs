@@ -36,6 +36,8 @@ struct Entry {
 #[derive(Default)]
 pub(super) struct Watched {
     running: Mutex<HashMap<RemediationId, Entry>>,
+    /// When the next look is, as far as [`Engine::keep_watching`] knows; it is woken for what comes before.
+    awaited: Mutex<Option<Instant>>,
     more: Notify,
 }
 
@@ -50,7 +52,7 @@ impl Watched {
         if matches!(changed.state, State::Running { .. }) {
             let asking = |one: &Remediation| matches!(one.state, State::Running { asking: true, .. });
             let entry = running.entry(changed.id.clone()).or_insert_with(|| {
-                self.more.notify_one();
+                self.hurry(Instant::now() + FIRST);
                 Entry { remediation: Arc::clone(changed), next: Instant::now() + FIRST, pause: FIRST }
             });
             if asking(changed) && !asking(&entry.remediation) {
@@ -63,9 +65,21 @@ impl Watched {
         }
     }
 
+    /// Something has to be looked at by then. Called with the runs locked.
+    fn hurry(&self, by: Instant) {
+        let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        if awaited.is_none_or(|at| by < at) {
+            *awaited = Some(by);
+            self.more.notify_one();
+        }
+    }
+
     /// When to look next; `None` while nothing runs.
     fn next(&self) -> Option<Instant> {
-        self.lock().values().map(|entry| entry.next).min()
+        let running = self.lock();
+        let next = running.values().map(|entry| entry.next).min();
+        *self.awaited.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        next
     }
 
     /// What is due for a look, each put off for longer than the last time.
