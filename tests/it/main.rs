@@ -24,6 +24,7 @@ mod outage;
 mod people;
 mod postgres;
 mod readme;
+mod replicas;
 mod runs;
 mod sandbox;
 mod senders;

@@ -156,6 +156,21 @@ impl Replica {
         self.life.as_ref().map(|life| life.child.id())
     }
 
+    /// The exit code of a process that ends by itself.
+    pub async fn ended(&mut self) -> Option<i32> {
+        let life = self.life.as_mut().unwrap();
+        let began = Instant::now();
+        let status = loop {
+            if let Some(status) = life.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(began.elapsed() < STARTS_WITHIN, "it goes on:\n{}", self.tail());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        self.life = None;
+        status.code()
+    }
+
     /// Everything it logged in all its lives.
     pub fn log(&self) -> String {
         read_from(&self.log, 0)
