@@ -392,7 +392,7 @@ impl Main {
             tracing::warn!(%error, "Slack cannot be reached yet; trying again in {wait:?}");
             self.progress.say(Some(format!("Slack cannot be reached: {error}")));
             tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(Duration::from_secs(15));
+            wait = (wait * 2).min(Duration::from_secs(5));
         }
     }
 

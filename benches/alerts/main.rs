@@ -43,10 +43,10 @@ struct Options {
     /// Numbers of rules to compare; the first is the base
     #[arg(long, value_delimiter = ',', default_values_t = [10, 10_000])]
     rules: Vec<usize>,
-    /// Only some parts: floor, start, steady, burst, big, restart
+    /// Only some parts: floor, start, steady, burst, twice, big, restart
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// The store: sqlite, postgres (a server of the benchmark's own), or the URL of an empty database
+    /// The store: sqlite, postgres (a server of the benchmark's own), or the URL of an empty PostgreSQL database, which is good for one scene
     #[arg(long, default_value = "sqlite")]
     store: String,
     /// Bots on the store; Slack deals its deliveries out to all
@@ -112,13 +112,13 @@ async fn measure(options: &Options) -> anyhow::Result<Report> {
         }
         if wanted("burst") {
             part.bursts(false).await?;
-            // How often something is delivered does not depend on the rules.
-            if turn == 0 {
-                part.bursts(true).await?;
-            }
         }
+        // What follows does not depend on the rules.
         if turn > 0 {
             continue;
+        }
+        if wanted("twice") {
+            part.bursts(true).await?;
         }
         if wanted("big") {
             part.big().await?;

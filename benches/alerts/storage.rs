@@ -1,6 +1,7 @@
 //! Where the bots keep what must survive, and a long past for it.
 
 use anyhow::{Context, bail};
+use heal::sandbox::postgres::{Database, Server};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -11,7 +12,15 @@ type Anew<'a> = &'a [(&'a str, &'a str)];
 
 /// One database, empty at first.
 pub enum Storage {
-    Sqlite { folder: TempDir },
+    Sqlite {
+        folder: TempDir,
+    },
+    /// In a server of the benchmark's own, which syncs to disk as in production.
+    Postgres(Database),
+    /// Somebody else's PostgreSQL.
+    Given {
+        url: String,
+    },
 }
 
 impl Storage {
@@ -22,6 +31,8 @@ impl Storage {
                 let folder = TempDir::with_prefix_in("heal-bench-", &making.place);
                 Ok(Storage::Sqlite { folder: folder.context("a folder for the database")? })
             }
+            "postgres" => Ok(Storage::Postgres(Server::shared()?.database()?)),
+            url if url.starts_with("postgres") => Ok(Storage::Given { url: url.to_owned() }),
             other => bail!("`{other}` is no store that the benchmark knows"),
         }
     }
@@ -30,13 +41,15 @@ impl Storage {
     pub fn url(&self) -> String {
         match self {
             Storage::Sqlite { folder } => format!("sqlite://{}", folder.path().join("heal.db").display()),
+            Storage::Postgres(database) => database.url(),
+            Storage::Given { url } => url.clone(),
         }
     }
 
     /// Copies one finished remediation, with its alert, its delivery and its journal, so many times into
     /// the past. Whatever columns the tables have, they are copied.
     pub fn age(&self, finished: usize) -> anyhow::Result<()> {
-        let found = self.sql("SELECT id, ts, instance_id, alert FROM remediations WHERE open = 0 LIMIT 1")?;
+        let found = self.sql("SELECT id, ts, instance_id, alert FROM remediations WHERE NOT open LIMIT 1")?;
         let [id, ts, instance, alert] =
             found.first().map(Vec::as_slice).context("nothing is finished that could be copied")?
         else {
@@ -97,6 +110,10 @@ impl Storage {
     fn columns(&self, table: &str) -> anyhow::Result<Vec<String>> {
         let sql = match self {
             Storage::Sqlite { .. } => format!("SELECT name FROM pragma_table_info('{table}')"),
+            Storage::Postgres(_) | Storage::Given { .. } => format!(
+                "SELECT column_name FROM information_schema.columns
+                 WHERE table_schema = 'public' AND table_name = '{table}'"
+            ),
         };
         Ok(self.sql(&sql)?.into_iter().flatten().collect())
     }
@@ -122,6 +139,11 @@ impl Storage {
                 })?;
                 Ok(rows.collect::<rusqlite::Result<Vec<Vec<String>>>>()?)
             }
+            Storage::Postgres(database) => {
+                let rows = database.sql(statement)?.into_iter();
+                Ok(rows.map(|row| row.into_iter().map(Option::unwrap_or_default).collect()).collect())
+            }
+            Storage::Given { .. } => bail!("a past is made in a database of the benchmark's own only"),
         }
     }
 }

@@ -110,10 +110,14 @@ impl Ssm {
         self.asking.set(&run.run, asked.clone());
         if run.command_id.is_none() {
             // SSM may show by now what it did not show before.
-            let found = self.look_up(&run.instance_id, &run.run, run.first_sent_at).await?;
-            if let Some(command_id) = found {
-                self.asking.forget(&run.run);
-                return Ok(Seen::Found { command_id });
+            match self.look_up(&run.instance_id, &run.run, run.first_sent_at).await {
+                Ok(Some(command_id)) => {
+                    self.asking.forget(&run.run);
+                    return Ok(Seen::Found { command_id });
+                }
+                // Who may not look may ask all the same.
+                Ok(None) | Err(Fault::Refused { .. }) => {}
+                Err(fault) => return Err(fault),
             }
         }
         match self.send_asking(run).await {

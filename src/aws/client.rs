@@ -97,7 +97,7 @@ impl Ssm {
 
     /// How long a poll rests that SSM throttled so many times in a row: longer each time, and drawn, so
     /// that many do not come again together.
-    pub fn rest(&self, throttled: u32) -> Duration {
+    pub(super) fn rest(&self, throttled: u32) -> Duration {
         let (first, longest) = self.timing.rest;
         if throttled == 0 {
             return Duration::ZERO;

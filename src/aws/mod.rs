@@ -21,4 +21,4 @@ pub use check::{Finding, check, nodes_tagged};
 pub use client::Ssm;
 pub use send::{Copy, Sent};
 pub use targets::Targets;
-pub use watch::{Kind, Seen, Sight, Watched};
+pub use watch::{Kind, Pace, Seen, Sight, Watched};

@@ -30,6 +30,9 @@ const UNLISTED: usize = 10;
 const AT_A_TIME: usize = 4;
 /// Characters of `CommandPlugin.Output` (API model); as long, it may have been longer.
 const PLUGIN_OUTPUT: usize = 2500;
+/// Between two looks that found little new, for each page of fifty runs; and at most.
+const APART: Duration = Duration::from_millis(100);
+const APART_AT_MOST: Duration = Duration::from_secs(3);
 /// SSM's clock and ours may differ that much.
 const CLOCKS: Duration = Duration::from_secs(300);
 /// What agents print between the two outputs in `CommandPlugin.Output` (amazon-ssm-agent, `TruncateOutput`).
@@ -97,6 +100,26 @@ pub struct Sight {
     pub seen: Vec<(RemediationId, Seen)>,
     /// SSM asks for fewer calls.
     pub throttled: bool,
+}
+
+/// How fast a poll may go on: one for all runs, so that it slows down as a whole.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pace {
+    /// Looks that were throttled, about in a row; it falls faster than it grows.
+    throttled: u32,
+}
+
+impl Pace {
+    /// How long the next look waits at least, after one that ended `over` of `looked` runs. While runs
+    /// end one after the other it does not wait; a listing that shows little new is not read so often.
+    pub fn after(&mut self, ssm: &Ssm, sight: &Sight) -> Duration {
+        self.throttled = if sight.throttled { self.throttled.saturating_add(1) } else { self.throttled / 2 };
+        let looked = sight.seen.len();
+        let over = sight.seen.iter().filter(|(_, seen)| matches!(seen, Seen::Ended(_))).count();
+        let pages = u32::try_from(looked / 50).unwrap_or(u32::MAX);
+        let apart = if over * 2 >= looked { Duration::ZERO } else { (APART * pages).min(APART_AT_MOST) };
+        ssm.rest(self.throttled).max(apart)
+    }
 }
 
 impl From<Fault> for Seen {

@@ -10,7 +10,7 @@ use super::{Engine, fresh_id, notices};
 use crate::lifecycle::{Ending, Input, Outcome, Refused, Remediation, RemediationId, State, Trigger};
 use crate::message::{self, AGAIN, APPROVE, HOLD, PAUSE, REJECT};
 use crate::slack::send::{Call, Job, Priority};
-use crate::slack::{Ack, Text};
+use crate::slack::{Ack, Blocks, Text};
 use crate::store::{self, Record, Tx};
 use crate::text::clean;
 use crate::time::Timestamp;
@@ -100,7 +100,7 @@ impl Engine {
             channel: press.channel.clone(),
             user: press.user.clone(),
             thread_ts: press.thread_ts.clone(),
-            text: Text { text, blocks: Vec::new() },
+            text: Text { text, blocks: Blocks::default() },
         };
         drop(self.parts().queue.submit(Job::new(call, Priority::People)));
     }

@@ -79,6 +79,8 @@ struct Inner {
     reactions: react::Reactions,
     newest: perform::Newest,
     in_hand: in_hand::InHand,
+    /// Sendings begin as these allow.
+    turns: tokio::sync::Semaphore,
     /// Read-held by sendings under way, so that a stop can wait for them.
     sending: tokio::sync::RwLock<()>,
     started_at: crate::time::Timestamp,
@@ -99,6 +101,7 @@ impl Engine {
             reactions: react::Reactions::default(),
             newest: perform::Newest::default(),
             in_hand: in_hand::InHand::default(),
+            turns: tokio::sync::Semaphore::new(perform::SENT_AT_ONCE),
             sending: tokio::sync::RwLock::new(()),
             started_at,
         }))

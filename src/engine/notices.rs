@@ -47,7 +47,7 @@ impl Engine {
         let post = Post {
             channel: notice.channel.clone(),
             thread_ts: None,
-            text: Text { text: body.text, blocks: body.blocks },
+            text: Text { text: body.text, blocks: body.blocks.into() },
             metadata: Some(Metadata {
                 event_type: "heal".to_owned(),
                 payload: serde_json::json!({ "announcement": notice.id }),

@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::SemaphorePermit;
 
 use super::Engine;
 use super::decide::{Decided, Ground, apply, plan_for};
 use crate::lifecycle::{Effect, Ending, Input, Remediation, RemediationId, State};
 use crate::message::{self, Said};
 use crate::plan::Unusable;
+use crate::rule::Stage;
 use crate::slack::send::{Call, Done, Job, Priority};
 use crate::slack::{Metadata, Post, Text, Upload};
 use crate::store::{self, Owed, Tx};
@@ -20,17 +22,36 @@ use crate::store::{self, Owed, Tx};
 /// What Slack could not be told for now is told again after this.
 pub(super) const RETRY: Duration = Duration::from_secs(60);
 
+/// Commands on their way to SSM at a time: more would only be throttled, each with a connection of its own.
+pub(super) const SENT_AT_ONCE: usize = 64;
+/// What got no turn by then is decided anew: its alert may be over meanwhile.
+const TURN: Duration = Duration::from_secs(5);
+
+/// "Sent" and "running" wait so long for what comes next where nobody pressed anything, as reactions do:
+/// Slack takes some fifty updates a minute, and what is over by then is one.
+const GATHER: Duration = Duration::from_millis(250);
+
 /// The newest generation of each update that was handed to the queue.
 #[derive(Debug, Default)]
-pub(super) struct Newest(Mutex<HashMap<(RemediationId, Effect), (i64, Instant)>>);
+pub(super) struct Newest(Mutex<Taken>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    generations: HashMap<(RemediationId, Effect), (i64, Instant)>,
+    /// Grown to this size, what is old goes.
+    sweep_at: usize,
+}
 
 impl Newest {
     /// Whether this is the newest so far, or as new.
     fn take(&self, owed: &Owed) -> bool {
-        let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if newest.len() > 10_000 {
-            newest.retain(|_, (_, at)| at.elapsed() < Duration::from_secs(600));
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.generations.len() > taken.sweep_at {
+            taken.generations.retain(|_, (_, at)| at.elapsed() < Duration::from_secs(600));
+            // Where little was old the next sweep is far off, or a burst would sweep at every turn.
+            taken.sweep_at = (taken.generations.len() * 2).max(10_000);
         }
+        let newest = &mut taken.generations;
         let key = (owed.remediation.clone(), owed.effect);
         let (generation, at) = newest.entry(key).or_insert((owed.generation, Instant::now()));
         if owed.generation < *generation {
@@ -38,6 +59,13 @@ impl Newest {
         }
         (*generation, *at) = (owed.generation, Instant::now());
         true
+    }
+
+    /// Whether none came after it.
+    fn is_newest(&self, owed: &Owed) -> bool {
+        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (owed.remediation.clone(), owed.effect);
+        taken.generations.get(&key).is_none_or(|(generation, _)| *generation <= owed.generation)
     }
 }
 
@@ -67,10 +95,17 @@ impl Engine {
                 tokio::spawn(async move { engine.declared(owed, done.await).await });
             }
             Effect::UpdateDeclaration => match &remediation.declaration {
-                Some(ts) => {
-                    let said = message::declaration(&remediation, &self.words());
-                    self.update(owed, &remediation, ts, said, Priority::Declaration);
+                Some(_) if passes(&remediation) => {
+                    tokio::spawn(async move {
+                        tokio::time::sleep(GATHER).await;
+                        match engine.0.newest.is_newest(&owed) {
+                            true => engine.update_declaration(owed, &remediation),
+                            // What took its place settles it.
+                            false => engine.0.in_hand.end(&owed),
+                        }
+                    });
                 }
+                Some(_) => self.update_declaration(owed, &remediation),
                 // It is still on its way; the step that takes its `ts` owes the update again. While it
                 // waits, it learns what it has to say now: what is over must not be declared as if it were not.
                 None => {
@@ -80,7 +115,14 @@ impl Engine {
                 }
             },
             Effect::SayWhyNot => self.say_why_not(owed, &remediation, again),
-            Effect::Send => drop(tokio::spawn(async move { engine.send(owed, &remediation, again).await })),
+            Effect::Send => drop(tokio::spawn(async move {
+                // Boxed, because what waits for its turn should be small.
+                match engine.turn(again || !remediation.sent_again.is_empty()).await {
+                    Some(turn) => Box::pin(engine.send(owed, &remediation, again, turn)).await,
+                    // Nothing left this machine; the gates look again before the next try.
+                    None => engine.settle_with(owed, Input::SendThrottled { retry_after: TURN }).await,
+                }
+            })),
             Effect::Report => {
                 let said = message::report(&remediation, &self.words());
                 let job = self.post(&remediation, "report", said, Priority::Report, again);
@@ -135,6 +177,20 @@ impl Engine {
         };
         let job = Job::new(Call::Post(post), priority).in_order(order(&remediation.id));
         if again { job.maybe_done() } else { job }
+    }
+
+    /// A turn to send; `None` where none came in time. What may have been sent before waits on: whether it
+    /// was has to be found out.
+    async fn turn(&self, maybe_sent: bool) -> Option<SemaphorePermit<'_>> {
+        let turn = self.0.turns.acquire();
+        let turn = if maybe_sent { turn.await } else { tokio::time::timeout(TURN, turn).await.ok()? };
+        turn.ok()
+    }
+
+    fn update_declaration(&self, owed: Owed, remediation: &Remediation) {
+        let Some(ts) = &remediation.declaration else { return };
+        let said = message::declaration(remediation, &self.words());
+        self.update(owed, remediation, ts, said, Priority::Declaration);
     }
 
     /// A post that still waits in the queue says this instead.
@@ -244,8 +300,9 @@ impl Engine {
                 let posted = Input::ReportPosted { ts: ts.clone() };
                 let taken = apply(tx, ground, &id, &posted, "heal", &mut out)?;
                 let Some((now, _)) = tx.remediation(&id)? else { return Ok(out) };
-                // The outcome came while the report was on its way: it has to say so.
-                if now.state != said_of {
+                // The outcome came while the report was on its way: it has to say so. One that was found
+                // from before a restart may say anything older.
+                if again || now.state != said_of {
                     out.owe(tx.me(), tx.owe(&id, Effect::UpdateReport)?);
                 }
                 if taken.is_ok() && message::attachment(&now).is_some() {
@@ -427,7 +484,13 @@ pub(super) fn order(id: &RemediationId) -> u64 {
 }
 
 pub(super) fn text(said: Said) -> Text {
-    Text { text: said.text, blocks: said.blocks }
+    Text { text: said.text, blocks: said.blocks.into() }
+}
+
+/// Whether it goes on by itself, and soon, and nobody pressed a button and looks for what it does.
+fn passes(remediation: &Remediation) -> bool {
+    remediation.policy.stage == Stage::Auto
+        && matches!(remediation.state, State::Sending { .. } | State::Running { .. })
 }
 
 /// Whether a remediation's plan may be given to SSM now.

@@ -127,7 +127,7 @@ impl Engine {
         let heard = self.hear(sender, &message, reading, &ground);
         // What came before it may be missing still; then the reading of the past moves the note on.
         let follows = self.is_caught_up(&heard.origin.channel);
-        let committed = self.store().transact(move |tx| {
+        let committed = self.store().transact_first(move |tx| {
             let mut out = Decided::default();
             let (channel, ts) = (heard.origin.channel.clone(), heard.origin.ts.clone());
             if keep_heard(tx, &ground, heard, Came::Delivered, &mut out)?.is_none() {
@@ -242,7 +242,7 @@ impl Engine {
         let delivery = format!("edit:{name}");
         let sender_name = sender.name.clone();
         let received = std::time::Instant::now();
-        let committed = self.store().transact(move |tx| {
+        let committed = self.store().transact_first(move |tx| {
             let mut out = Decided::default();
             if !tx.take_delivery(&delivery, ground.now)? {
                 return Ok(None);

@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::SemaphorePermit;
+
 use super::Engine;
 use super::perform::is_sending;
 use crate::aws::{Copy, Sent};
@@ -21,10 +23,19 @@ const STILL_WANTED: Duration = Duration::from_secs(120);
 
 impl Engine {
     /// Gives the plan to SSM. `again`: it may have been given before a restart, so it is only looked up.
-    pub(super) async fn send(&self, owed: Owed, remediation: &Arc<Remediation>, again: bool) {
-        let (Some(plan), Some(target), true) =
-            (&remediation.plan, &remediation.target, is_sending(remediation))
-        else {
+    /// `turn` is over when SSM has answered.
+    pub(super) async fn send(
+        &self,
+        owed: Owed,
+        remediation: &Arc<Remediation>,
+        again: bool,
+        turn: SemaphorePermit<'_>,
+    ) {
+        if !is_sending(remediation) {
+            // Its time was over before the answer came; what it became is looked for where it stands now.
+            return self.settled(&owed).await;
+        }
+        let (Some(plan), Some(target)) = (&remediation.plan, &remediation.target) else {
             tracing::error!(remediation = %remediation.id, "a sending was owed without a plan; nothing is sent");
             return self.settled(&owed).await;
         };
@@ -48,6 +59,7 @@ impl Engine {
         } else {
             ssm.send(copy).await
         };
+        drop(turn);
         let input = match sent {
             Sent::Accepted { command_id } => {
                 tracing::info!(remediation = %remediation.id, %command_id, instance = %target.instance_id, "sent {} to {}", remediation.id, target.instance_id);

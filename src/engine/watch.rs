@@ -12,15 +12,13 @@ use tokio::sync::Notify;
 
 use super::Engine;
 use super::decide::{Decided, apply};
-use crate::aws::{Kind, Seen};
+use crate::aws::{Kind, Pace, Seen, Sight};
 use crate::lifecycle::{Input, Refused, Remediation, RemediationId, State};
 use crate::time::Timestamp;
 
 /// The first look after the sending, and the longest between two.
 const FIRST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(3);
-/// Between two looks that found little, for each page of fifty runs.
-const APART: Duration = Duration::from_millis(100);
 
 /// While AWS cannot be asked, the lifecycle puts off a deadline that is as near as that.
 const SOON: Duration = Duration::from_secs(60);
@@ -34,26 +32,12 @@ struct Entry {
     pause: Duration,
 }
 
-/// What a look came to.
-#[derive(Clone, Copy, Debug, Default)]
-struct Looked {
-    at: usize,
-    over: usize,
-    throttled: bool,
-}
-
-impl Looked {
-    /// How long the next look waits at least. While runs end one after the other it does not.
-    fn apart(self) -> Duration {
-        let pages = u32::try_from(self.at / 50).unwrap_or(u32::MAX);
-        if self.over * 2 >= self.at { Duration::ZERO } else { (APART * pages).min(LONGEST) }
-    }
-}
-
 /// The remediations in state running.
 #[derive(Default)]
 pub(super) struct Watched {
     running: Mutex<HashMap<RemediationId, Entry>>,
+    /// When the next look is, as far as [`Engine::keep_watching`] knows; it is woken for what comes before.
+    awaited: Mutex<Option<Instant>>,
     more: Notify,
 }
 
@@ -68,7 +52,7 @@ impl Watched {
         if matches!(changed.state, State::Running { .. }) {
             let asking = |one: &Remediation| matches!(one.state, State::Running { asking: true, .. });
             let entry = running.entry(changed.id.clone()).or_insert_with(|| {
-                self.more.notify_one();
+                self.hurry(Instant::now() + FIRST);
                 Entry { remediation: Arc::clone(changed), next: Instant::now() + FIRST, pause: FIRST }
             });
             if asking(changed) && !asking(&entry.remediation) {
@@ -81,9 +65,21 @@ impl Watched {
         }
     }
 
+    /// Something has to be looked at by then. Called with the runs locked.
+    fn hurry(&self, by: Instant) {
+        let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        if awaited.is_none_or(|at| by < at) {
+            *awaited = Some(by);
+            self.more.notify_one();
+        }
+    }
+
     /// When to look next; `None` while nothing runs.
     fn next(&self) -> Option<Instant> {
-        self.lock().values().map(|entry| entry.next).min()
+        let running = self.lock();
+        let next = running.values().map(|entry| entry.next).min();
+        *self.awaited.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        next
     }
 
     /// What is due for a look, each put off for longer than the last time.
@@ -123,7 +119,7 @@ impl Engine {
     /// Looks at what runs, for ever.
     pub(super) async fn keep_watching(&self) {
         let mut not_before = Instant::now();
-        let mut throttled = 0_u32;
+        let mut pace = Pace::default();
         loop {
             match self.0.watched.next() {
                 None => self.0.watched.more.notified().await,
@@ -132,26 +128,22 @@ impl Engine {
                         () = tokio::time::sleep_until(at.max(not_before).into()) => {}
                         () = self.0.watched.more.notified() => continue,
                     }
-                    let looked = self.look().await;
-                    throttled = match looked.throttled {
-                        true => throttled.saturating_add(1),
-                        false => throttled / 2,
-                    };
-                    let rest = self.parts().ssm.rest(throttled);
-                    if looked.throttled {
+                    let sight = self.look().await;
+                    let rest = pace.after(&self.parts().ssm, &sight);
+                    if sight.throttled {
                         tracing::warn!(
                             running = self.0.watched.len(),
                             ?rest,
                             "SSM throttles the polling of what runs; it rests"
                         );
                     }
-                    not_before = Instant::now() + rest.max(looked.apart());
+                    not_before = Instant::now() + rest;
                 }
             }
         }
     }
 
-    async fn look(&self) -> Looked {
+    async fn look(&self) -> Sight {
         let due = self.0.watched.due();
         self.metrics().running.set(i64::try_from(self.0.watched.len()).unwrap_or(i64::MAX));
         let watching: Vec<crate::aws::Watched> = due
@@ -172,21 +164,17 @@ impl Engine {
             })
             .collect();
         if watching.is_empty() {
-            return Looked::default();
+            return Sight::default();
         }
         let sight = self.parts().ssm.observe(&watching, self.clock().now()).await;
-        let mut looked = Looked { at: watching.len(), over: 0, throttled: sight.throttled };
         let mut inputs = Vec::new();
         let mut problems = 0;
-        for (id, seen) in sight.seen {
+        for (id, seen) in sight.seen.iter().cloned() {
             match seen {
                 Seen::NotYet => {}
                 Seen::Progress(steps) => inputs.push((id, Input::RunSeen { steps })),
                 Seen::Found { command_id } => inputs.push((id, Input::SendAccepted { command_id })),
-                Seen::Ended(ran) => {
-                    looked.over += 1;
-                    inputs.push((id, Input::RunEnded { ran }));
-                }
+                Seen::Ended(ran) => inputs.push((id, Input::RunEnded { ran })),
                 Seen::Silent(why) => inputs.push((id, Input::HostSilent { why })),
                 Seen::Problem { why, passing } => {
                     if problems == 0 {
@@ -213,7 +201,7 @@ impl Engine {
             let rest = inputs.split_off(inputs.len().min(PIECE));
             self.keep_seen(std::mem::replace(&mut inputs, rest)).await;
         }
-        looked
+        sight
     }
 
     /// One transaction of what SSM said.

@@ -1,10 +1,11 @@
-//! Ends the bot between two instants, as `kill -9` does: a test names a step, and either it never
-//! takes effect, or it does and nobody is told. From then on nothing of the bot has any effect.
+//! Ends the bot between two instants, as `kill -9` does: a test names a point, and the step there
+//! either never takes effect, or it does and nobody is told. From then on nothing of the bot has any effect.
 //!
 //! One [`Cut`] is given to both emulators (and, by a test, to the bot's store), so that all that a bot
-//! does outside of its memory is one sequence of steps. Run once without an end it counts them; run
-//! again it ends the bot at any one of them. The emulators drop all connections at the end and take
-//! none until [`Cut::revive`], by which a test says that nothing of the ended bot is left.
+//! does outside of its memory is one sequence of steps, and before and after each is a point. A step that
+//! only reads has one: the world is the same on both its sides. Run once without an end it counts them; run
+//! again it ends the bot at any of them. The emulators drop all connections at the end and take none until
+//! [`Cut::revive`], by which a test says that nothing of the ended bot is left.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,7 +29,10 @@ pub struct Ended;
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a step that is not finished cannot end the bot after it"]
 pub struct Step {
-    number: usize,
+    /// Its place in what was begun.
+    at: usize,
+    /// The points before and after it; those of a step that only reads are one.
+    points: (usize, usize),
     life: u64,
 }
 
@@ -47,7 +51,9 @@ struct State {
     /// What was begun since the counting began, in order.
     steps: Vec<String>,
     counting: bool,
-    planned: Option<(usize, Moment)>,
+    /// Points so far.
+    points: usize,
+    planned: Option<usize>,
     /// What the bot ended at.
     end: Option<(String, Moment)>,
 }
@@ -72,11 +78,12 @@ impl Cut {
         Cut(Arc::new(Inner { state: Mutex::default(), phase: watch::Sender::new(Phase::default()) }))
     }
 
-    /// Counts from here on, and ends the bot at the step of this number (from 1) if one is given.
-    pub fn arm(&self, end: Option<(usize, Moment)>) {
+    /// Counts from here on, and ends the bot at the point of this number (from 1) if one is given.
+    pub fn arm(&self, end: Option<usize>) {
         let mut state = self.state();
         state.counting = true;
         state.planned = end;
+        state.points = 0;
         state.steps.clear();
     }
 
@@ -91,6 +98,12 @@ impl Cut {
     #[must_use]
     pub fn steps(&self) -> Vec<String> {
         self.state().steps.clone()
+    }
+
+    /// At how many points the bot could have been ended since [`Cut::arm`].
+    #[must_use]
+    pub fn points(&self) -> usize {
+        self.state().points
     }
 
     /// The step at which the bot was ended, if it was.
@@ -145,10 +158,13 @@ impl Cut {
         if self.is_over(life) {
             return Err(Ended);
         }
-        if state.counting {
-            state.steps.push(what.to_owned());
+        if !state.counting {
+            return Ok(Step { at: 0, points: (0, 0), life });
         }
-        let step = Step { number: state.steps.len(), life };
+        let before = state.points + 1;
+        state.points += if only_reads(what) { 1 } else { 2 };
+        let step = Step { at: state.steps.len(), points: (before, state.points), life };
+        state.steps.push(what.to_owned());
         self.pass(state, step, Moment::Before)?;
         Ok(step)
     }
@@ -166,11 +182,12 @@ impl Cut {
     }
 
     fn pass(&self, state: &mut State, step: Step, moment: Moment) -> Result<(), Ended> {
-        if !state.counting || state.planned != Some((step.number, moment)) {
+        let point = if moment == Moment::Before { step.points.0 } else { step.points.1 };
+        if state.planned != Some(point) {
             return Ok(());
         }
         state.planned = None;
-        let what = state.steps.get(step.number - 1).cloned().unwrap_or_default();
+        let what = state.steps.get(step.at).cloned().unwrap_or_default();
         state.end = Some((what, moment));
         // Under the lock: no other step passes between the decision and the end.
         self.0.phase.send_modify(|phase| phase.ended = true);
@@ -191,6 +208,25 @@ impl Cut {
     }
 }
 
+/// Whether a step leaves Slack and SSM as they were.
+fn only_reads(what: &str) -> bool {
+    const READS: &[&str] = &[
+        "auth.test",
+        "apps.connections.open",
+        "connect",
+        "conversations.history",
+        "conversations.info",
+        "conversations.list",
+        "conversations.replies",
+        "reactions.get",
+        "usergroups.list",
+        "usergroups.users.list",
+        "users.info",
+        "users.list",
+    ];
+    READS.contains(&what) || ["Describe", "Get", "List"].iter().any(|word| what.starts_with(word))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,8 +235,9 @@ mod tests {
     fn the_bot_ends_at_the_planned_step_and_every_later_one_fails_until_it_is_revived() {
         let cut = Cut::new();
         cut.begin("before the counting").and_then(|step| cut.finish(step)).unwrap();
-        cut.arm(Some((2, Moment::After)));
+        cut.arm(Some(5));
         let first = cut.begin("one").unwrap();
+        cut.begin("users.info").and_then(|step| cut.finish(step)).unwrap();
         let second = cut.begin("two").unwrap();
         cut.finish(first).unwrap();
         assert_eq!(cut.finish(second), Err(Ended));
@@ -208,7 +245,8 @@ mod tests {
         assert_eq!(cut.end(), Some(("two".to_owned(), Moment::After)));
         cut.revive();
         cut.begin("four").and_then(|step| cut.finish(step)).unwrap();
-        assert_eq!(cut.steps(), ["one", "two", "four"]);
+        assert_eq!(cut.steps(), ["one", "users.info", "two", "four"]);
+        assert_eq!(cut.points(), 7);
     }
 
     #[test]
@@ -216,7 +254,7 @@ mod tests {
         let cut = Cut::new();
         let life = cut.life();
         let step = cut.begin_of(life, "begun").unwrap();
-        cut.arm(Some((1, Moment::Before)));
+        cut.arm(Some(1));
         assert!(cut.begin("one").is_err());
         cut.revive();
         assert!(cut.begin_of(life, "late").is_err());

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ::http::{HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use slack_morphism::blocks::SlackBlock;
 use slack_morphism::{SlackApiToken, SlackApiTokenValue, SlackClient};
 use url::Url;
@@ -66,7 +67,48 @@ pub struct Identity {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Text {
     pub text: String,
-    pub blocks: Vec<SlackBlock>,
+    pub blocks: Blocks,
+}
+
+/// Blocks as they go over the wire. Thousands of messages may wait for their turn, and as JSON they take a
+/// fraction of the room; every try sends the same bytes.
+#[derive(Clone, Debug, Default)]
+pub struct Blocks(Option<Box<RawValue>>);
+
+impl Blocks {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn json(&self) -> &str {
+        self.0.as_deref().map_or("[]", RawValue::get)
+    }
+}
+
+impl From<Vec<SlackBlock>> for Blocks {
+    fn from(blocks: Vec<SlackBlock>) -> Blocks {
+        if blocks.is_empty() {
+            return Blocks(None);
+        }
+        let json = serde_json::value::to_raw_value(&blocks);
+        // Strings and numbers in structures are always JSON; the text would stand for them.
+        Blocks(json.inspect_err(|error| tracing::error!(%error, "blocks cannot be written")).ok())
+    }
+}
+
+impl PartialEq for Blocks {
+    fn eq(&self, other: &Blocks) -> bool {
+        self.json() == other.json()
+    }
+}
+
+impl Serialize for Blocks {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Some(json) => json.serialize(serializer),
+            None => serializer.collect_seq(std::iter::empty::<()>()),
+        }
+    }
 }
 
 /// Message metadata: by it a post whose answer was lost is found again. Other apps can read it.
@@ -245,8 +287,8 @@ impl Client {
             #[serde(skip_serializing_if = "Option::is_none")]
             thread_ts: Option<&'a str>,
             text: &'a str,
-            #[serde(skip_serializing_if = "<[_]>::is_empty")]
-            blocks: &'a [SlackBlock],
+            #[serde(skip_serializing_if = "no_blocks")]
+            blocks: &'a Blocks,
             #[serde(skip_serializing_if = "Option::is_none")]
             metadata: Option<&'a Metadata>,
             reply_broadcast: bool,
@@ -275,7 +317,7 @@ impl Client {
             ts: &'a str,
             text: &'a str,
             // Always sent: what Slack does with old blocks when none are given has changed over time.
-            blocks: &'a [SlackBlock],
+            blocks: &'a Blocks,
         }
         let request = Request { channel, ts, text: &text.text, blocks: &text.blocks };
         let Nothing {} = self.call("chat.update", &request).await?;
@@ -297,8 +339,8 @@ impl Client {
             #[serde(skip_serializing_if = "Option::is_none")]
             thread_ts: Option<&'a str>,
             text: &'a str,
-            #[serde(skip_serializing_if = "<[_]>::is_empty")]
-            blocks: &'a [SlackBlock],
+            #[serde(skip_serializing_if = "no_blocks")]
+            blocks: &'a Blocks,
         }
         let request = Request { channel, user, thread_ts, text: &text.text, blocks: &text.blocks };
         let Nothing {} = self.call("chat.postEphemeral", &request).await?;
@@ -310,8 +352,8 @@ impl Client {
         #[derive(Serialize)]
         struct Request<'a> {
             text: &'a str,
-            #[serde(skip_serializing_if = "<[_]>::is_empty")]
-            blocks: &'a [SlackBlock],
+            #[serde(skip_serializing_if = "no_blocks")]
+            blocks: &'a Blocks,
             replace_original: bool,
             response_type: &'static str,
         }
@@ -379,6 +421,11 @@ impl Client {
     fn method_url(&self, method: &str) -> String {
         self.wire().method_url(method)
     }
+}
+
+/// serde hands over a reference to the field, which is one itself.
+fn no_blocks(blocks: &&Blocks) -> bool {
+    blocks.is_empty()
 }
 
 /// The verdict on an answer that is not JSON (`response_url`, upload addresses).

@@ -24,7 +24,7 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Client, Identity, Metadata, Options, Post, Respond, Text};
+pub use client::{Blocks, Client, Identity, Metadata, Options, Post, Respond, Text};
 pub use delivery::{Ack, Counters, Delivery, Payload};
 pub use directory::{Channel, Group, User};
 pub use error::Error;

@@ -3,13 +3,13 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::fake::{Fake, Reply};
-use super::{Client, Error, Metadata, Options, Post, Respond, Secret, Text, Upload};
+use super::{Blocks, Client, Error, Metadata, Options, Post, Respond, Secret, Text, Upload};
 
 fn post(run: &str) -> Post {
     Post {
         channel: "C1".into(),
         thread_ts: Some("1795133413.000001".into()),
-        text: Text { text: format!("run {run}"), blocks: Vec::new() },
+        text: Text { text: format!("run {run}"), blocks: Blocks::default() },
         metadata: Some(Metadata { event_type: "heal".into(), payload: json!({"run": run, "n": 5}) }),
     }
 }
@@ -156,7 +156,7 @@ async fn answers_and_uploads_go_to_slack_only() {
     let client = fake.client();
     let respond = |url: &str| Respond {
         response_url: Secret::new(url),
-        text: Text { text: "no".into(), blocks: Vec::new() },
+        text: Text { text: "no".into(), blocks: Blocks::default() },
         replace_original: false,
         ephemeral: true,
     };

@@ -3,6 +3,7 @@
 //!
 //! The same for every database; what differs is behind [`Database`].
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -13,6 +14,8 @@ use super::{Error, Result, Tx};
 
 /// Transactions that may share a commit. More would let the first wait too long for its answer.
 const SHARED: usize = 256;
+/// Of those, so many are left to what goes first; the rest moves on however much that is.
+const FIRST: usize = 192;
 
 /// What a transaction may touch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub(super) enum Reach {
 /// One transaction waiting for the store's thread.
 pub(super) trait Job: Send {
     fn reach(&self) -> Reach;
+    /// Whether it goes before others.
+    fn is_first(&self) -> bool;
     /// Runs inside the transaction; false rolls this job back.
     fn run(&mut self, tx: &mut dyn Tx) -> bool;
     /// Tells whoever waits, after the commit (or its failure).
@@ -106,37 +111,62 @@ pub(super) trait Database {
     fn close(self);
 }
 
+/// What was asked for and not begun.
+#[derive(Default)]
+struct Waiting {
+    first: VecDeque<Box<dyn Job>>,
+    others: VecDeque<Box<dyn Job>>,
+    closing: Option<oneshot::Sender<()>>,
+}
+
+impl Waiting {
+    /// What came after the order to close is dropped, which says to its asker that the store has stopped.
+    fn take(&mut self, asked: Asked) {
+        match asked {
+            _ if self.closing.is_some() => {}
+            Asked::Work(job) if job.is_first() => self.first.push_back(job),
+            Asked::Work(job) => self.others.push_back(job),
+            Asked::Close(done) => self.closing = Some(done),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_empty() && self.others.is_empty()
+    }
+
+    /// Who shares the next commit.
+    fn next(&mut self) -> Vec<Box<dyn Job>> {
+        let first = self.first.len().min(SHARED.saturating_sub(self.others.len()).max(FIRST));
+        let others = self.others.len().min(SHARED - first);
+        self.first.drain(..first).chain(self.others.drain(..others)).collect()
+    }
+}
+
 /// Runs jobs until it is asked to close, the last handle is dropped, or `cut` says so.
 pub(super) fn serve(mut database: impl Database, queue: &Receiver<Asked>, cut: &Cut) {
-    let mut batch: Vec<Box<dyn Job>> = Vec::with_capacity(SHARED);
-    let mut closing = None;
-    while closing.is_none() {
-        let asked = match database.rests_after() {
-            None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(quiet) => queue.recv_timeout(quiet),
-        };
-        match asked {
-            Ok(Asked::Work(first)) => batch.push(first),
-            Ok(Asked::Close(done)) => {
-                closing = Some(done);
+    let mut waiting = Waiting::default();
+    loop {
+        if waiting.is_empty() {
+            if waiting.closing.is_some() {
                 break;
             }
-            Err(RecvTimeoutError::Timeout) => {
-                database.rest();
-                continue;
-            }
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
-        while batch.len() < SHARED {
-            match queue.try_recv() {
-                Ok(Asked::Work(next)) => batch.push(next),
-                Ok(Asked::Close(done)) => {
-                    closing = Some(done);
-                    break;
+            let asked = match database.rests_after() {
+                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(quiet) => queue.recv_timeout(quiet),
+            };
+            match asked {
+                Ok(asked) => waiting.take(asked),
+                Err(RecvTimeoutError::Timeout) => {
+                    database.rest();
+                    continue;
                 }
-                Err(_) => break,
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        while let Ok(asked) = queue.try_recv() {
+            waiting.take(asked);
+        }
+        let mut batch = waiting.next();
         let mut claimed = Vec::new();
         if database.splits() {
             (batch, claimed) = batch.drain(..).partition(|job| job.reach() == Reach::Everything);
@@ -158,7 +188,7 @@ pub(super) fn serve(mut database: impl Database, queue: &Receiver<Asked>, cut: &
         }
     }
     database.close();
-    if let Some(done) = closing {
+    if let Some(done) = waiting.closing {
         // Whoever asked may have gone away; it is closed all the same.
         done.send(()).ok();
     }

@@ -129,6 +129,7 @@ on_every_database! {
         a_note_passes_only_where_it_was_set_with_a_time;
     transactions:
         a_failing_transaction_leaves_nothing_and_its_companions_commit,
+        what_goes_first_overtakes_the_others_and_stops_none,
         a_claim_refused_within_a_shared_commit_costs_only_its_own_transaction,
         a_transaction_sees_what_its_companions_wrote_before,
         transactions_run_in_the_order_they_were_handed_over,

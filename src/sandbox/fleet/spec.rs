@@ -1,6 +1,7 @@
 //! What a fleet is made of: its hosts, their disks and services, its documents, and what can be
 //! done to a host. Plain data, so that a test says in three lines which fleet it wants.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::sandbox::Cut;
@@ -21,6 +22,9 @@ pub struct Options {
     pub invocation_delay: Duration,
     /// The least time that a step of an automation takes, so that it can be seen.
     pub step_pause: Duration,
+    /// Where the hosts' folders are made; `None`: where all temporary files are. Programs must be allowed
+    /// to run there for `service` and its like.
+    pub folder: Option<PathBuf>,
     /// Where the bot ends. Steps are SSM's calls by their operation.
     pub cut: Option<Cut>,
 }
@@ -35,6 +39,7 @@ impl Default for Options {
             list_delay: Duration::ZERO,
             invocation_delay: Duration::ZERO,
             step_pause: Duration::ZERO,
+            folder: None,
             cut: None,
         }
     }

@@ -175,6 +175,12 @@ impl Workspace {
         self.shared.update(|view| view.double_every = n);
     }
 
+    /// Gives up every delivery that is not acknowledged yet: only history has its message from now on.
+    pub fn give_up(&self) {
+        self.shared.wire().awaited.clear();
+        self.shared.given_up.send_modify(|count| *count += 1);
+    }
+
     /// Changes the road of events, for instance when the bot's port is known at last.
     pub fn set_delivery(&self, delivery: Delivery) {
         self.shared.update(|view| view.delivery = delivery);

@@ -67,7 +67,7 @@ impl Shared {
             attempts: 1,
             lost: false,
         });
-        let shared = self.clone();
+        let (shared, given_up) = (self.clone(), self.given_up.subscribe());
         match view.delivery.clone() {
             Delivery::Socket => {
                 // The first sending happens here and now, so that envelopes leave in order.
@@ -77,6 +77,7 @@ impl Shared {
                     let result = tokio::select! {
                         r = shared.follow(record, envelope, kind, payload, first) => r,
                         () = shared.until_stopped() => Err("the workspace has stopped".to_owned()),
+                        () = shared.until_given_up(given_up) => Err("it was given up".to_owned()),
                     };
                     shared.settle(record, &result);
                     let _ = done.send(result);
@@ -93,6 +94,7 @@ impl Shared {
                     let result = tokio::select! {
                         r = shared.post_until_taken(record, &url, kind, kind_of_body, body) => r,
                         () = shared.until_stopped() => Err("the workspace has stopped".to_owned()),
+                        () = shared.until_given_up(given_up) => Err("it was given up".to_owned()),
                     };
                     shared.settle(record, &result);
                     let _ = done.send(result);

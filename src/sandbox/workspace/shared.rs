@@ -27,6 +27,8 @@ pub(super) struct Shared {
     wire: Mutex<Wire>,
     changed: watch::Sender<u64>,
     pub stopped: watch::Sender<bool>,
+    /// How often all deliveries under way were given up.
+    pub given_up: watch::Sender<u64>,
     /// Connections are refused until then.
     pub refusing_until: Mutex<Option<Instant>>,
     pub sequence: AtomicU64,
@@ -57,6 +59,7 @@ impl Shared {
             wire: Mutex::default(),
             changed: watch::Sender::new(0),
             stopped: watch::Sender::new(false),
+            given_up: watch::Sender::new(0),
             refusing_until: Mutex::new(None),
             sequence: AtomicU64::new(1),
             http: Client::builder(TokioExecutor::new()).build_http(),
@@ -100,6 +103,13 @@ impl Shared {
     pub fn finish(&self, step: Option<Step>) -> io::Result<()> {
         let (Some(cut), Some(step)) = (&self.options.cut, step) else { return Ok(()) };
         cut.finish(step).map_err(io::Error::other)
+    }
+
+    /// Resolves when what is under way now is given up.
+    pub async fn until_given_up(&self, mut given_up: watch::Receiver<u64>) {
+        if given_up.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     pub fn next(&self) -> u64 {

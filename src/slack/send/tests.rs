@@ -50,7 +50,7 @@ impl World {
 }
 
 fn text(text: &str) -> Text {
-    Text { text: text.into(), blocks: Vec::new() }
+    Text { text: text.into(), blocks: Default::default() }
 }
 
 fn post_to(channel: &str, said: &str) -> Call {

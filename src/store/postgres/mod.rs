@@ -8,12 +8,12 @@
 mod listen;
 mod look;
 mod migrate;
-mod rows;
 mod session;
 mod sql;
 mod tls;
 mod trim;
 mod tx;
+mod work;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,9 +23,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
 pub use self::look::{Seen, look};
-use self::rows::PostgresTx;
 use self::session::Session;
 use self::tls::Tls;
+use self::work::PostgresTx;
 use super::serve::{self, Cut, Job, Moment, Reach};
 use super::{Error, Opened, Result};
 use crate::config::Postgres;
@@ -181,7 +181,7 @@ impl Database {
             let keep = serve::run(job, &mut tx);
             tx.end_job(keep)?;
         }
-        Ok(tx.done())
+        tx.done()
     }
 
     /// Commits; an error means that nothing counts.

@@ -1,6 +1,7 @@
 //! Deleting what is old, a few rows at a time; the server's autovacuum gives their room to later ones.
 
-use super::rows::{PostgresTx, limited, values};
+use super::tx::limited;
+use super::work::{PostgresTx, values};
 use crate::store::{Past, Result, Trimmed};
 use crate::time::Timestamp;
 
@@ -13,6 +14,7 @@ fn statement(past: Past) -> &'static str {
     match past {
         Past::Remediations => {
             "WITH old AS (SELECT id FROM remediations r WHERE NOT open AND coalesce(ended_at, opened_at) < $1
+                AND id IS DISTINCT FROM (SELECT remediation FROM journal ORDER BY id DESC LIMIT 1)
                 AND NOT EXISTS (SELECT FROM outbox WHERE remediation = r.id)
                 AND NOT EXISTS (SELECT FROM journal WHERE remediation = r.id AND at >= $1)
                 ORDER BY coalesce(ended_at, opened_at) LIMIT $2),
@@ -22,7 +24,8 @@ fn statement(past: Past) -> &'static str {
         }
         Past::Journal => {
             "WITH gone AS (DELETE FROM journal WHERE id IN (SELECT id FROM journal
-                WHERE remediation IS NULL AND at < $1 ORDER BY at LIMIT $2) RETURNING 1)
+                WHERE remediation IS NULL AND at < $1
+                AND id < (SELECT max(id) FROM journal) ORDER BY at LIMIT $2) RETURNING 1)
              SELECT count(*), count(*) FROM gone"
         }
         Past::Alerts => {

@@ -1,6 +1,8 @@
-//! The store's transaction on PostgreSQL.
+//! The store's transaction on PostgreSQL; how it works is in [`super::work`].
 
-use super::rows::{PostgresTx, limited, pause, text, values};
+use tokio_postgres::Row;
+
+use super::work::{PostgresTx, text, values};
 use super::{sql, trim};
 use crate::alert::{Origin, Status};
 use crate::gate::Pause;
@@ -12,6 +14,21 @@ use crate::store::{
     Standing, Subject, Tally, Trimmed, Tx,
 };
 use crate::time::Timestamp;
+
+pub(super) fn limited(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+fn pause(row: &Row) -> Pause {
+    Pause {
+        id: row.get(0),
+        pattern: row.get(1),
+        by: row.get(2),
+        reason: row.get(3),
+        since: Timestamp(row.get(4)),
+        until: row.get::<_, Option<i64>>(5).map(Timestamp),
+    }
+}
 
 impl Tx for PostgresTx<'_> {
     fn me(&self) -> i64 {
@@ -55,7 +72,9 @@ impl Tx for PostgresTx<'_> {
         // What said so itself is not among those that were there before.
         let itself = (alert.status == Status::Resolved).then_some(origin.at.0);
         let resolved_at = row.get::<_, Option<i64>>(1).max(itself).map(Timestamp);
-        Ok(Kept { id: row.get(0), resolved_at, noted: row.get(2) })
+        let note = text(note);
+        let gathered = self.job.gathered.notes.contains_key(&note) || self.gathered.notes.contains_key(&note);
+        Ok(Kept { id: row.get(0), resolved_at, noted: gathered || row.get(2) })
     }
 
     fn resolve_alerts(&mut self, sender: &str, identity: &str, at: Timestamp) -> Result<Vec<i64>> {
@@ -327,10 +346,9 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn settle(&mut self, owed: &Owed) -> Result<()> {
-        self.later(
-            "DELETE FROM outbox WHERE remediation = $1 AND effect = $2 AND generation = $3",
-            values![text(&owed.remediation.0), owed.effect.as_str(), owed.generation],
-        );
+        let key = (text(&owed.remediation.0), owed.effect.as_str());
+        self.job.gathered.settled.entry(key).or_default().insert(owed.generation);
+        self.job.wrote = true;
         Ok(())
     }
 
@@ -343,7 +361,9 @@ impl Tx for PostgresTx<'_> {
             let remediation = RemediationId(row.get(0));
             Ok(Owed { remediation, effect, generation: row.get(2), claimed_by: self.me })
         });
-        read.collect()
+        let mut all = read.collect::<Result<Vec<Owed>>>()?;
+        all.retain(|owed| !self.gathered.has_settled(owed) && !self.job.gathered.has_settled(owed));
+        Ok(all)
     }
 
     fn owe_notice(&mut self, notice: &Notice) -> Result<()> {
@@ -413,6 +433,7 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn insert_pause(&mut self, pause: &Pause) -> Result<i64> {
+        self.pauses = None;
         let rows = self.write(
             "INSERT INTO pauses (pattern, by, reason, since, until) VALUES ($1, $2, $3, $4, $5) RETURNING id",
             values![
@@ -427,6 +448,7 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn end_pauses(&mut self, pattern: &str, by: &str, now: Timestamp) -> Result<Vec<Pause>> {
+        self.pauses = None;
         let rows = self.write(
             "UPDATE pauses SET ended_at = $3, ended_by = $2
              WHERE pattern = $1 AND ended_at IS NULL AND (until IS NULL OR until > $3)
@@ -437,12 +459,14 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn active_pauses(&mut self, now: Timestamp) -> Result<Vec<Pause>> {
-        let rows = self.rows(
-            "SELECT id, pattern, by, reason, since, until FROM pauses
-             WHERE ended_at IS NULL AND (until IS NULL OR until > $1) ORDER BY since, id",
-            values![now.0],
-        )?;
-        Ok(rows.iter().map(pause).collect())
+        if self.pauses.is_none() {
+            let sql = "SELECT id, pattern, by, reason, since, until FROM pauses
+                       WHERE ended_at IS NULL AND (until IS NULL OR until > $1) ORDER BY since, id";
+            let rows = self.rows(sql, values![now.0])?;
+            self.pauses = Some(rows.iter().map(pause).collect());
+        }
+        let all = self.pauses.iter().flatten();
+        Ok(all.filter(|pause| pause.until.is_none_or(|until| until > now)).cloned().collect())
     }
 
     fn record(&mut self, record: &Record<'_>) -> Result<()> {
@@ -487,24 +511,23 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn note(&mut self, name: &str) -> Result<Option<String>> {
-        self.one("SELECT value FROM notes WHERE name = $1", values![text(name)])
+        let name = text(name);
+        let gathered = self.job.gathered.notes.get(&name).or_else(|| self.gathered.notes.get(&name));
+        if let Some(value) = gathered {
+            return Ok(Some(value.0.clone()));
+        }
+        self.one("SELECT value FROM notes WHERE name = $1", values![name])
     }
 
     fn set_note(&mut self, name: &str, value: &str) -> Result<()> {
-        self.later(
-            "INSERT INTO notes (name, value) VALUES ($1, $2)
-             ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = NULL",
-            values![text(name), text(value)],
-        );
+        self.job.gathered.notes.insert(text(name), (text(value), None));
+        self.job.wrote = true;
         Ok(())
     }
 
     fn set_passing_note(&mut self, name: &str, value: &str, at: Timestamp) -> Result<()> {
-        self.later(
-            "INSERT INTO notes (name, value, at) VALUES ($1, $2, $3)
-             ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at",
-            values![text(name), text(value), at.0],
-        );
+        self.job.gathered.notes.insert(text(name), (text(value), Some(at.0)));
+        self.job.wrote = true;
         Ok(())
     }
 

@@ -53,6 +53,33 @@ pub(super) async fn a_failing_transaction_leaves_nothing_and_its_companions_comm
     assert!(does(&store, |tx| tx.take_delivery("Ev1", NOW)).await, "not taken, so Slack's next try counts");
 }
 
+pub(super) async fn what_goes_first_overtakes_the_others_and_stops_none(at_: &impl Backend) {
+    let store = at_.open();
+    let go = busy(&store);
+    let order = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let says = |word: &'static str| {
+        let order = order.clone();
+        move |_: &mut dyn Tx| {
+            order.lock().unwrap().push(word);
+            Ok(())
+        }
+    };
+    let others: Vec<_> = (0..300).map(|_| store.transact(says("other"))).collect();
+    let first: Vec<_> = (0..300).map(|_| store.transact_first(says("first"))).collect();
+    drop(go);
+    for other in others {
+        other.await.unwrap();
+    }
+    for first in first {
+        first.await.unwrap();
+    }
+    let order = order.lock().unwrap();
+    assert!(order.iter().take(100).all(|word| *word == "first"), "{order:?}");
+    let last = order.iter().rposition(|word| *word == "first").unwrap();
+    let passed = order[..last].iter().filter(|word| **word == "other").count();
+    assert!((1..200).contains(&passed), "{passed} others came before the last that goes first");
+}
+
 pub(super) async fn a_claim_refused_within_a_shared_commit_costs_only_its_own_transaction(
     at_: &impl Backend,
 ) {

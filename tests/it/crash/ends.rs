@@ -67,12 +67,7 @@ impl World {
 
     /// Ends the replay: the cure did its work so often on each host, and nothing is left or double.
     pub async fn finish(mut self, cures: &[(&str, usize)]) -> Told {
-        let heard = |view: &View| {
-            let mut all = view.deliveries().iter();
-            all.all(|one| one.acknowledged_after.is_some() || one.lost && one.kind != "events_api")
-        };
-        self.until("the acknowledgement of every event", heard).await?;
-        self.quiet().await?;
+        self.settled().await?;
         self.cut.disarm();
         self.leave().await?;
         let mut found = self.workspace.view(shown::said_twice);
@@ -90,6 +85,27 @@ impl World {
         }
         found.extend(self.left_over().await?);
         if found.is_empty() { Ok(()) } else { Err(self.fault(&found.join("\n"))) }
+    }
+
+    /// Awaits that every event was taken and the bot makes no more steps.
+    pub async fn settled(&mut self) -> Told {
+        let forgotten = self.forgotten;
+        let heard = move |view: &View| {
+            let mut all = view.deliveries().iter().skip(forgotten);
+            all.all(|one| one.acknowledged_after.is_some() || one.lost && one.kind != "events_api")
+        };
+        self.until("the acknowledgement of every event", heard).await?;
+        self.quiet().await
+    }
+
+    /// Slack gives up the events that nobody has taken; only the history has them.
+    pub async fn forget(&mut self) -> Told {
+        self.workspace.give_up();
+        let given_up =
+            |view: &View| view.deliveries().iter().all(|one| one.acknowledged_after.is_some() || one.lost);
+        self.until("the end of all deliveries", given_up).await?;
+        self.forgotten = self.workspace.view(|view| view.deliveries().len());
+        Ok(())
     }
 
     /// Awaits that the bot makes no more steps.

@@ -1,5 +1,5 @@
-//! Tells a story once without a kill, counting the bot's steps, and then once for each of them with a
-//! kill before it, and once with a kill after it.
+//! Tells a story once without a kill, counting the points before and after each of the bot's steps, and
+//! then once for each point with a kill there.
 
 use std::io::Write as _;
 use std::sync::Mutex;
@@ -16,14 +16,14 @@ use super::world::{Stage, Told};
 const AT_A_TIME: usize = 5;
 /// A replay that takes longer hangs.
 const LONGEST: Duration = Duration::from_secs(90);
-/// The number of steps differs a little from replay to replay: so many more are tried.
-const MORE: usize = 6;
+/// The number of steps differs a little from replay to replay: so many more points are tried.
+const MORE: usize = 8;
 
 /// Cut points of all stories so far.
 static ALL: AtomicUsize = AtomicUsize::new(0);
 
 /// One telling; where the bot was killed, if it was, and how it went.
-fn tell<S>(story: &S, database: Database, end: Option<(usize, Moment)>) -> (Cut, Told)
+fn tell<S>(story: &S, database: Database, end: Option<usize>) -> (Cut, Told)
 where
     S: AsyncFn(Stage) -> Told,
 {
@@ -44,19 +44,17 @@ where
     if let Err(why) = told {
         panic!("{name} fails without a kill: {why}");
     }
-    let steps = whole.steps().len();
+    let (steps, points) = (whole.steps().len(), whole.points());
     let commits = whole.steps().iter().filter(|step| *step == "commit").count();
     let (next, killed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let faults: Mutex<Vec<(usize, String)>> = Mutex::default();
     let replays = || {
         loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let number = at / 2 + 1;
-            if number > steps + MORE {
+            let number = next.fetch_add(1, Ordering::Relaxed) + 1;
+            if number > points + MORE {
                 return;
             }
-            let moment = if at.is_multiple_of(2) { Moment::Before } else { Moment::After };
-            let (cut, told) = tell(&story, database, Some((number, moment)));
+            let (cut, told) = tell(&story, database, Some(number));
             let Some((step, moment)) = cut.end() else {
                 if let Err(why) = told {
                     faults.lock().unwrap().push((number, format!("without a kill: {why}")));
@@ -68,7 +66,7 @@ where
                 && !gaps::is_known(name, &step, &why)
             {
                 let side = if moment == Moment::Before { "before" } else { "after" };
-                let fault = format!("killed {side} step {number}, {step}: {why}");
+                let fault = format!("killed {side} {step} (point {number}): {why}");
                 faults.lock().unwrap().push((number, fault));
             }
         }
@@ -82,7 +80,7 @@ where
     let all = ALL.fetch_add(killed, Ordering::Relaxed) + killed;
     // Not `println!`, which the test harness keeps to itself.
     let line = format!(
-        "crash matrix on {}: {name}: {killed} cut points ({commits} commits, {} calls; before and after each); {all} so far\n",
+        "crash matrix on {}: {name}: {killed} cut points ({commits} commits and {} calls); {all} so far\n",
         database.name(),
         steps - commits,
     );

@@ -9,9 +9,9 @@ use std::time::Duration;
 use heal::app::{Secrets, Settings};
 use heal::config;
 use heal::engine::Clock;
+use heal::sandbox::Cut;
 use heal::sandbox::fleet::Fleet;
 use heal::sandbox::workspace::{Message, Posting, View, Workspace};
-use heal::sandbox::{Cut, Moment};
 use heal::slack::Secret;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -40,8 +40,8 @@ pub type Told = Result<(), String>;
 pub struct Stage {
     pub database: Database,
     pub cut: Cut,
-    /// The step at which the bot is killed.
-    pub end: Option<(usize, Moment)>,
+    /// The point at which the bot is killed.
+    pub end: Option<usize>,
 }
 
 /// A replay under way.
@@ -58,12 +58,20 @@ pub struct World {
     stamps: u64,
     /// A command that was lost on its way cannot be repeated, so its outcome may be *unknown*.
     pub may_be_unknown: bool,
+    /// So many deliveries were given up by Slack on purpose.
+    pub forgotten: usize,
     _dir: tempfile::TempDir,
 }
 
 impl Stage {
     /// Starts the emulators and the bot, and counts its steps from the moment in which it listens.
-    pub async fn set(&self, plot: Plot) -> World {
+    pub async fn set(&self, mut plot: Plot) -> World {
+        plot.nagios = false;
+        self.set_with_nagios(plot).await
+    }
+
+    /// As [`Stage::set`], with the sender that never says that something is over.
+    pub async fn set_with_nagios(&self, plot: Plot) -> World {
         let world = self.begin(plot).await;
         let connected = |view: &View| view.connections() > 0;
         world.workspace.wait_until(BOUND, connected).await.unwrap();
@@ -72,7 +80,8 @@ impl Stage {
     }
 
     /// As [`Stage::set`], and counts from the bot's very first step.
-    pub async fn set_early(&self, plot: Plot) -> World {
+    pub async fn set_early(&self, mut plot: Plot) -> World {
+        plot.nagios = false;
         self.cut.arm(self.end);
         self.begin(plot).await
     }
@@ -83,7 +92,8 @@ impl Stage {
         plot.workspace.redeliver_after = Duration::from_millis(400);
         plot.workspace.redeliveries = 40;
         plot.fleet.cut = Some(cut.clone());
-        let dir = tempfile::tempdir().unwrap();
+        let dir = in_memory().map_or_else(tempfile::tempdir, tempfile::tempdir_in).unwrap();
+        plot.fleet.folder = in_memory();
         let url = self.database.fresh(dir.path());
         let path = plot.write(dir.path(), Mode::Socket, &url);
         let workspace = Workspace::start(plot.workspace).unwrap();
@@ -101,11 +111,17 @@ impl Stage {
             path,
             stamps: 0,
             may_be_unknown: false,
+            forgotten: 0,
             _dir: dir,
         };
         world.keep(leaving);
         world
     }
+}
+
+/// Thousands of hosts are made and taken away; in memory that costs nothing.
+fn in_memory() -> Option<PathBuf> {
+    Some(PathBuf::from("/dev/shm")).filter(|shared| shared.is_dir())
 }
 
 impl World {

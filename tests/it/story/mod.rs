@@ -19,6 +19,7 @@ use heal::app::{self, Running, Secrets, Settings};
 use heal::config;
 use heal::engine::Clock;
 use heal::sandbox::fleet::{self, Fleet, HostSpec};
+use heal::sandbox::postgres::{Database, Server};
 use heal::sandbox::workspace::{Delivery, Message, Options, View, Workspace};
 use heal::slack::Secret;
 
@@ -72,12 +73,23 @@ pub fn tell(story: impl Future<Output = ()>) {
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(120), story).await.unwrap() });
 }
 
+const NAGIOS: &str = r"  - name: nagios
+    bot_id: B0NAGIOS
+    pattern: '^\[(?<status>\w+)\] (?<instance>\S+) (?<role>[\w-]+):(?<alert>[\w-]+)'
+    firing: [CRITICAL]
+    resolved: [OK]
+    resolves: false
+";
+
 /// What a story begins with.
 pub struct Plot {
     rules: String,
     config: String,
     pub fleet: fleet::Options,
     pub workspace: Options,
+    /// Whether there is a sender that is read by a pattern. Patterns take their time when heal starts.
+    pub nagios: bool,
+    store: Option<String>,
 }
 
 impl Plot {
@@ -87,6 +99,7 @@ impl Plot {
         Plot {
             rules: rules.to_owned(),
             config: String::new(),
+            nagios: true,
             fleet: fleet::Options::of(hosts.to_vec()),
             workspace: Options {
                 redeliver_after: Duration::from_secs(10),
@@ -94,7 +107,14 @@ impl Plot {
                 http_retries: vec![Duration::from_millis(200); 5],
                 ..Options::default()
             },
+            store: None,
         }
+    }
+
+    /// On this store, whatever the others are told on.
+    pub fn store(mut self, url: &str) -> Plot {
+        self.store = Some(url.to_owned());
+        self
     }
 
     /// More lines of `heal.yaml`.
@@ -131,17 +151,12 @@ impl Plot {
             r##"slack: {{mode: {mode}, channels: ["#alerts"], connections: 1}}
 senders:
   - {{name: prometheus, format: alertmanager, bot_id: B0PROM}}
-  - name: nagios
-    bot_id: B0NAGIOS
-    pattern: '^\[(?<status>\w+)\] (?<instance>\S+) (?<role>[\w-]+):(?<alert>[\w-]+)'
-    firing: [CRITICAL]
-    resolved: [OK]
-    resolves: false
-rules: {rules:?}
+{nagios}rules: {rules:?}
 store: "{store}"
 listen: 127.0.0.1:0
 {defaults}{more}"##,
             mode = if mode == Mode::Socket { "socket" } else { "http" },
+            nagios = if self.nagios { NAGIOS } else { "" },
             more = self.config,
         );
         std::fs::write(&path, text).unwrap();
@@ -153,8 +168,13 @@ listen: 127.0.0.1:0
         let log = Log::default();
         let guard = log.catch();
         let dir = tempfile::tempdir().unwrap();
-        let path =
-            self.write(dir.path(), mode, &format!("sqlite://{}", dir.path().join("heal.db").display()));
+        let database = if self.store.is_some() { None } else { database() };
+        let store = match (&self.store, &database) {
+            (Some(store), _) => store.clone(),
+            (None, Some(database)) => database.url(),
+            (None, None) => format!("sqlite://{}", dir.path().join("heal.db").display()),
+        };
+        let path = self.write(dir.path(), mode, &store);
         let workspace = Workspace::start(self.workspace).unwrap();
         let fleet = Fleet::start(self.fleet).await.unwrap();
         let mut story = Story {
@@ -170,11 +190,18 @@ listen: 127.0.0.1:0
             refusals: Vec::new(),
             stamps: 0,
             _dir: dir,
+            _database: database,
             _guard: guard,
         };
         story.start_bot().await;
         story
     }
+}
+
+/// All stories are told on PostgreSQL with `HEAL_TEST_STORE=postgres`, else on SQLite.
+fn database() -> Option<Database> {
+    let postgres = std::env::var_os("HEAL_TEST_STORE").is_some_and(|store| store == "postgres");
+    postgres.then(|| Server::shared().unwrap().database().unwrap())
 }
 
 /// A story under way.
@@ -195,6 +222,7 @@ pub struct Story {
     /// Alerts posted so far; keeps their stamps apart.
     stamps: u64,
     _dir: tempfile::TempDir,
+    _database: Option<Database>,
     _guard: tracing::subscriber::DefaultGuard,
 }
 

@@ -65,9 +65,9 @@ CREATE TABLE remediations (
 -- Two alerts two seconds apart, or two replicas: one of them gets the rule on the instance.
 CREATE UNIQUE INDEX remediations_claim ON remediations (rule_key, instance_id)
     WHERE open AND instance_id IS NOT NULL;
+-- Also by which the open ones are found at all.
 CREATE INDEX remediations_due ON remediations (claimed_by, due_at) WHERE open;
 CREATE INDEX remediations_waiting ON remediations (waits_for, opened_at) WHERE open AND waits_for IS NOT NULL;
-CREATE INDEX remediations_open ON remediations (opened_at) WHERE open;
 -- An alert may go when nothing refers to it any more, open or not.
 CREATE INDEX remediations_of_alert ON remediations (alert);
 CREATE INDEX remediations_thread ON remediations (channel, ts);

@@ -1,10 +1,10 @@
-//! How a transaction on PostgreSQL reads and writes; what it reads and writes is in `tx.rs`.
+//! How a transaction works on PostgreSQL: what is sent at once, what later, and what together.
 //!
 //! Each answer that is waited for costs a way to the server and back, under the lock that all wait for.
 //! So what nobody asks the result of is held back to the end of its job and sent without waiting; that
 //! also lets a job that says no be undone without a savepoint, unless it had to be sent before.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tokio_postgres::Row;
 
@@ -39,15 +39,43 @@ pub(super) struct PostgresTx<'a> {
     wrote: bool,
     called: BTreeSet<i64>,
     undone: bool,
+    pub(super) gathered: Gathered,
+    /// All that were not ended, once read: nobody else changes them under the lock.
+    pub(super) pauses: Option<Vec<Pause>>,
     pub(super) job: This,
+}
+
+/// Small writes that come many to a transaction and that nothing else of it reads in the database: they
+/// go out together at its end.
+#[derive(Default)]
+pub(super) struct Gathered {
+    /// By remediation and effect's name.
+    pub(super) settled: HashMap<(String, &'static str), BTreeSet<i64>>,
+    /// With the moment after which they may be trimmed.
+    pub(super) notes: BTreeMap<String, (String, Option<i64>)>,
+}
+
+impl Gathered {
+    fn append(&mut self, more: Gathered) {
+        for (key, generations) in more.settled {
+            self.settled.entry(key).or_default().extend(generations);
+        }
+        self.notes.extend(more.notes);
+    }
+
+    pub(super) fn has_settled(&self, owed: &Owed) -> bool {
+        let key = (text(&owed.remediation.0), owed.effect.as_str());
+        self.settled.get(&key).is_some_and(|generations| generations.contains(&owed.generation))
+    }
 }
 
 /// What the job that runs has done.
 #[derive(Default)]
 pub(super) struct This {
+    pub(super) gathered: Gathered,
     /// Its savepoint was sent.
     saved: bool,
-    wrote: bool,
+    pub(super) wrote: bool,
     /// Its writes that are not sent yet.
     held: Vec<(&'static str, Vec<Param>)>,
     pub(super) called: BTreeSet<i64>,
@@ -64,6 +92,8 @@ impl<'a> PostgresTx<'a> {
             wrote: false,
             called: BTreeSet::new(),
             undone: false,
+            gathered: Gathered::default(),
+            pauses: None,
             job: This::default(),
         }
     }
@@ -79,7 +109,10 @@ impl<'a> PostgresTx<'a> {
             }
             self.wrote |= self.job.wrote;
             self.called.append(&mut self.job.called);
+            self.gathered.append(std::mem::take(&mut self.job.gathered));
         } else if self.job.saved {
+            // It may have read what it changed itself.
+            self.pauses = None;
             self.session.send(sql::UNDO, Vec::new())?;
         } else {
             self.undone |= self.job.wrote;
@@ -90,8 +123,26 @@ impl<'a> PostgresTx<'a> {
         Ok(())
     }
 
-    pub(super) fn done(self) -> Done {
-        Done { wrote: self.wrote, called: self.called, undone: self.undone && !self.shared }
+    /// Sends what was gathered; the end of the transaction's own work.
+    pub(super) fn done(self) -> Result<Done> {
+        let Gathered { settled, notes } = self.gathered;
+        if !settled.is_empty() {
+            let mut rows: (Vec<String>, Vec<&str>, Vec<i64>) = Default::default();
+            for ((remediation, effect), generations) in settled {
+                for generation in generations {
+                    rows.0.push(remediation.clone());
+                    rows.1.push(effect);
+                    rows.2.push(generation);
+                }
+            }
+            self.session.send(sql::SETTLE, values![rows.0, rows.1, rows.2])?;
+        }
+        if !notes.is_empty() {
+            let (names, kept): (Vec<String>, Vec<(String, Option<i64>)>) = notes.into_iter().unzip();
+            let (kept, at): (Vec<String>, Vec<Option<i64>>) = kept.into_iter().unzip();
+            self.session.send(sql::NOTE, values![names, kept, at])?;
+        }
+        Ok(Done { wrote: self.wrote, called: self.called, undone: self.undone && !self.shared })
     }
 
     /// Sends what was held back: what follows may read it.
@@ -107,7 +158,7 @@ impl<'a> PostgresTx<'a> {
     }
 
     /// From here on the job is undone by its savepoint.
-    pub(super) fn save(&mut self) -> Result<()> {
+    fn save(&mut self) -> Result<()> {
         if self.shared && !self.job.saved {
             self.session.send(sql::SAVE, Vec::new())?;
             self.job.saved = true;
@@ -151,12 +202,7 @@ impl<'a> PostgresTx<'a> {
         self.job.held.push((sql, values));
     }
 
-    pub(super) fn owing(
-        &mut self,
-        remediation: &RemediationId,
-        effects: &[Effect],
-        claimed_by: i64,
-    ) -> Vec<Owed> {
+    fn owing(&mut self, remediation: &RemediationId, effects: &[Effect], claimed_by: i64) -> Vec<Owed> {
         if claimed_by != self.me && !effects.is_empty() {
             self.job.called.insert(claimed_by);
         }
@@ -178,7 +224,7 @@ impl<'a> PostgresTx<'a> {
         Ok(Some(Subject { remediation, alert: row.get(1), resolved_at: resolved_at.map(Timestamp) }))
     }
 
-    pub(super) fn learn(&mut self, this: &Remediation, claimed_by: i64) {
+    fn learn(&mut self, this: &Remediation, claimed_by: i64) {
         self.job.known.insert(this.id.clone(), Known { claimed_by, claims: claims(this) });
     }
 
@@ -318,19 +364,4 @@ fn line(record: Option<&Record<'_>>) -> (Option<i64>, Option<String>, Option<Str
 /// Text as PostgreSQL can keep it: it knows no zero character.
 pub(super) fn text(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
-}
-
-pub(super) fn limited(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
-}
-
-pub(super) fn pause(row: &Row) -> Pause {
-    Pause {
-        id: row.get(0),
-        pattern: row.get(1),
-        by: row.get(2),
-        reason: row.get(3),
-        since: Timestamp(row.get(4)),
-        until: row.get::<_, Option<i64>>(5).map(Timestamp),
-    }
 }
