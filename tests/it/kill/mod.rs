@@ -23,7 +23,7 @@ static HEAVY: Mutex<()> = Mutex::new(());
 pub fn heavily(test: impl Future<Output = ()>) {
     let _alone = HEAVY.lock().unwrap_or_else(PoisonError::into_inner);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(400), test).await.unwrap() });
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(600), test).await.unwrap() });
 }
 
 #[test]
