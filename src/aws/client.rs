@@ -33,20 +33,32 @@ pub struct Ssm {
     pub(super) asking: Arc<Asking>,
 }
 
-/// How patiently an unclear sending is looked up, and the agents are asked. Shorter on loopback.
+/// How patiently an unclear sending is looked up, and the hosts are asked. Shorter on loopback.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {
-    /// Pauses before each look for a command whose answer was lost; about 15 seconds in all.
-    pub look_ups: [Duration; 5],
+    /// Pauses before each look for what cannot be repeated; about 30 seconds in all.
+    pub look_ups: [Duration; 6],
+    /// Pauses before each look for a shell run, before it is sent once more; more are longer.
+    pub fenced: [Duration; 3],
     /// Pause before what certainly was not sent is sent again.
     pub unsent: Duration,
+    /// What a host has not answered by then it is asked anew.
+    pub answer_within: Duration,
+    /// A host that is still at it, or may still get the run, is asked again after this; then later.
+    pub ask_again: Duration,
+    /// The first and the longest rest of the poll when SSM throttles it.
+    pub rest: (Duration, Duration),
 }
 
 impl Default for Timing {
     fn default() -> Timing {
         Timing {
-            look_ups: [500, 1000, 2500, 5000, 6000].map(Duration::from_millis),
+            look_ups: [500, 1000, 2500, 5000, 6000, 15_000].map(Duration::from_millis),
+            fenced: [500, 1000, 2000].map(Duration::from_millis),
             unsent: Duration::from_secs(1),
+            answer_within: Duration::from_secs(60),
+            ask_again: Duration::from_secs(15),
+            rest: (Duration::from_secs(1), Duration::from_secs(60)),
         }
     }
 }
@@ -81,6 +93,17 @@ impl Ssm {
             .load()
             .await;
         Ok(Ssm::of(&shared))
+    }
+
+    /// How long a poll rests that SSM throttled so many times in a row: longer each time, and drawn, so
+    /// that many do not come again together.
+    pub(super) fn rest(&self, throttled: u32) -> Duration {
+        let (first, longest) = self.timing.rest;
+        if throttled == 0 {
+            return Duration::ZERO;
+        }
+        let bound = first.saturating_mul(1 << throttled.min(16)).min(longest);
+        bound / 2 + (bound / 2).mul_f64(fastrand::f64())
     }
 
     /// With the fences of shell rules under `dir`, an absolute path on the hosts.
@@ -123,8 +146,14 @@ impl Ssm {
             .load()
             .await;
         let mut ssm = Ssm::of(&shared);
-        ssm.timing =
-            Timing { look_ups: [20; 5].map(Duration::from_millis), unsent: Duration::from_millis(20) };
+        ssm.timing = Timing {
+            look_ups: [20; 6].map(Duration::from_millis),
+            fenced: [20; 3].map(Duration::from_millis),
+            unsent: Duration::from_millis(20),
+            answer_within: Duration::from_secs(3),
+            ask_again: Duration::from_millis(250),
+            rest: (Duration::from_millis(100), Duration::from_secs(1)),
+        };
         Ok(ssm)
     }
 }

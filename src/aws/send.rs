@@ -2,10 +2,11 @@
 //!
 //! A Run Command carries the run's id in its Comment, an Automation in its ClientToken. Whatever
 //! certainly was not accepted is *refused* (for good) or *throttled* (later); what can be found out
-//! in neither way is *unclear*, and nothing here sends a Run Command a second time after that.
+//! in neither way is *unclear*. Nothing here sends a Run Command a second time after that: whether
+//! another copy of a shell run may go out is a decision, and made by the lifecycle.
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use aws_sdk_ssm::types::{CommandFilter, CommandFilterKey};
 
@@ -17,10 +18,6 @@ use crate::time::Timestamp;
 /// Seconds SSM may take to hand the command to the agent: its least (API model: 30). An agent that
 /// is there takes it within a second; one that comes back later would cure another outage.
 pub(super) const DELIVER_WITHIN: i32 = 30;
-/// Seconds by which a host's clock may be ahead of ours before its script calls a copy late; by as
-/// much later a copy runs on a host whose clock is right. An agent whose clock is five minutes off
-/// reaches no AWS service (signatures are refused; AWS General Reference, "Signature Version 4").
-pub(super) const HOST_CLOCKS: i64 = 240;
 /// The document that runs shell lines.
 pub(super) const RUN_SHELL: &str = "AWS-RunShellScript";
 /// How far SSM's clock and ours may be apart in a look-up.
@@ -31,6 +28,9 @@ const UNSENT_ATTEMPTS: u32 = 3;
 const UNREACHED: Duration = Duration::from_secs(15);
 /// All look-ups of one sending together, however slowly SSM answers.
 const LOOK_UP_WITHIN: Duration = Duration::from_secs(60);
+/// A sending that is older than this is in the lists of SSM if it ever will be; how soon they show a
+/// command is nowhere promised.
+const LISTED_WITHIN: Duration = Duration::from_secs(60);
 
 /// What became of a sending.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,13 +45,26 @@ pub enum Sent {
     Unclear { why: String },
 }
 
+/// A copy of a run, for SSM.
+#[derive(Clone, Copy, Debug)]
+pub struct Copy<'a> {
+    pub plan: &'a Plan,
+    pub target: &'a Target,
+    pub run: &'a RemediationId,
+    /// When the first copy was decided; SSM's lists are searched from there.
+    pub first_sent_at: Timestamp,
+    /// When this copy was; its deadline on the host comes from that.
+    pub sent_at: Timestamp,
+    /// 1 for the first. Later ones are looked for longer before the next.
+    pub number: u32,
+}
+
 impl Ssm {
-    /// Gives `plan` to SSM for `target`. A Run Command makes one call that can take effect.
-    pub async fn send(&self, plan: &Plan, target: &Target, run: &RemediationId) -> Sent {
-        let since = wall_clock();
+    /// Gives a plan to SSM for its target. A Run Command makes one call that can take effect.
+    pub async fn send(&self, copy: Copy<'_>) -> Sent {
         let mut unsent = 1;
         loop {
-            let fault = match self.attempt(plan, target, run).await {
+            let fault = match self.attempt(copy).await {
                 Ok(command_id) => return Sent::Accepted { command_id },
                 Err(fault) => fault,
             };
@@ -72,42 +85,61 @@ impl Ssm {
                     return Sent::Throttled { retry_after: UNREACHED };
                 }
                 Fault::Unreached { .. } => return Sent::Throttled { retry_after: UNREACHED },
-                Fault::Unclear { why } => return self.clear_up(plan, target, run, since, why).await,
+                Fault::Unclear { why } => return self.clear_up(copy, self.patience(copy), why).await,
             }
         }
     }
 
     /// What became of a sending of which only the intent is known (after a restart). Sends no Run
     /// Command; an Automation is started again under its token, which starts nothing twice.
-    pub async fn find(&self, plan: &Plan, target: &Target, run: &RemediationId, sent_at: Timestamp) -> Sent {
+    pub async fn find(&self, copy: Copy<'_>, now: Timestamp) -> Sent {
         let why = "heal stopped while it was being sent".to_owned();
-        self.clear_up(plan, target, run, sent_at, why).await
+        let mut pauses = self.patience(copy);
+        if now.since(copy.sent_at) > LISTED_WITHIN {
+            pauses.truncate(1);
+        }
+        pauses.insert(0, Duration::ZERO);
+        self.clear_up(copy, pauses, why).await
     }
 
-    async fn clear_up(
-        &self,
-        plan: &Plan,
-        target: &Target,
-        run: &RemediationId,
-        since: Timestamp,
-        mut why: String,
-    ) -> Sent {
+    /// Pauses before each look for a copy. A second copy of a shell run is harmless, so it is not
+    /// waited for long; for what cannot be repeated as long as it may help.
+    fn patience(&self, copy: Copy<'_>) -> Vec<Duration> {
+        match copy.plan.work {
+            Work::Shell { .. } => {
+                let longer = 2_u32.saturating_pow(copy.number.saturating_sub(1).min(3));
+                self.timing.fenced.iter().map(|pause| *pause * longer).collect()
+            }
+            Work::Document { .. } | Work::Automation { .. } => self.timing.look_ups.to_vec(),
+        }
+    }
+
+    async fn clear_up(&self, copy: Copy<'_>, pauses: Vec<Duration>, mut why: String) -> Sent {
         let look = async {
-            for pause in self.timing.look_ups {
+            let mut pauses = pauses.into_iter().peekable();
+            while let Some(pause) = pauses.next() {
                 tokio::time::sleep(pause).await;
-                if matches!(plan.work, Work::Automation { .. }) {
-                    match self.attempt(plan, target, run).await {
-                        Ok(command_id) => return Sent::Accepted { command_id },
-                        Err(Fault::Refused { why }) => return Sent::Unclear { why },
-                        Err(fault) => why = fault.why(),
+                let found = match copy.plan.work {
+                    Work::Automation { .. } => self.attempt(copy).await.map(Some),
+                    Work::Shell { .. } | Work::Document { .. } => {
+                        self.look_up(&copy.target.instance_id, copy.run, copy.first_sent_at).await
                     }
-                    continue;
-                }
-                match self.look_up(target, run, since).await {
+                };
+                match found {
                     Ok(Some(command_id)) => return Sent::Accepted { command_id },
                     Ok(None) => {}
+                    Err(Fault::Refused { why }) if matches!(copy.plan.work, Work::Automation { .. }) => {
+                        return Sent::Unclear { why };
+                    }
                     Err(fault) => {
-                        tracing::warn!(run = %run, "the command of run {run} could not be looked up: {}", fault.why());
+                        tracing::warn!(run = %copy.run, "what became of run {} could not be looked up: {}", copy.run, fault.why());
+                        // Not to be told is not to be told "no": the last look is made until it is one.
+                        if pauses.peek().is_none() && !matches!(fault, Fault::Refused { .. }) {
+                            pauses = vec![pause.max(self.timing.unsent)].into_iter().peekable();
+                        }
+                        if matches!(copy.plan.work, Work::Automation { .. }) {
+                            why = fault.why();
+                        }
                     }
                 }
             }
@@ -120,12 +152,12 @@ impl Ssm {
     }
 
     /// One call that can take effect.
-    async fn attempt(&self, plan: &Plan, target: &Target, run: &RemediationId) -> Result<String, Fault> {
+    async fn attempt(&self, copy: Copy<'_>) -> Result<String, Fault> {
+        let Copy { plan, target, run, .. } = copy;
         match &plan.work {
             Work::Shell { .. } => {
-                let deadline = wall_clock().0 / 1000 + i64::from(DELIVER_WITHIN) + HOST_CLOCKS;
-                let fence = Fence { dir: self.fence_dir.to_string(), deadline };
-                let script = plan.script(run, &fence).unwrap_or_default();
+                let script =
+                    plan.script(run, &Fence::of_copy(&self.fence_dir, copy.sent_at)).unwrap_or_default();
                 let timeout = plan.timeout.as_secs().clamp(1, 172_800).to_string();
                 let parameters = HashMap::from([
                     ("commands".to_owned(), vec![script]),
@@ -191,9 +223,9 @@ impl Ssm {
 
     /// The command with the run's id in its Comment, if SSM knows one. `ListCommands` has no filter
     /// for the Comment (API model), so the node's commands of the time are paged through.
-    async fn look_up(
+    pub(super) async fn look_up(
         &self,
-        target: &Target,
+        instance_id: &str,
         run: &RemediationId,
         since: Timestamp,
     ) -> Result<Option<String>, Fault> {
@@ -206,7 +238,7 @@ impl Ssm {
         let mut pages = self
             .reads
             .list_commands()
-            .instance_id(&target.instance_id)
+            .instance_id(instance_id)
             .filters(after)
             .into_paginator()
             .page_size(50)
@@ -248,9 +280,4 @@ pub(super) fn client_token(run: &RemediationId) -> String {
         0x8000 | ((low >> 48) & 0x3fff),
         low & 0xffff_ffff_ffff,
     )
-}
-
-fn wall_clock() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

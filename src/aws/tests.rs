@@ -1,7 +1,9 @@
 //! Against a tiny server that answers as SSM does, one canned function a test.
 
+mod watching;
+
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -14,7 +16,7 @@ use super::status::{Standing, of_automation, of_invocation};
 use super::targets::Ages;
 use super::*;
 use crate::alert::{Alert, Status};
-use crate::lifecycle::{Final, Outcome};
+use crate::lifecycle::Final;
 use crate::plan::{Plan, Platform, RemediationId, Step, StepKind, Target, Unusable, Work};
 use crate::time::Timestamp;
 
@@ -61,6 +63,11 @@ fn shell() -> Plan {
     Plan { work: Work::Shell { steps, env: BTreeMap::new() }, timeout: Duration::from_secs(300) }
 }
 
+fn document() -> Plan {
+    let work = Work::Document { name: "Acme".to_owned(), parameters: BTreeMap::new() };
+    Plan { work, timeout: Duration::from_secs(300) }
+}
+
 fn automation() -> Plan {
     let parameters = BTreeMap::from([("InstanceId".to_owned(), vec!["i-1".to_owned()])]);
     Plan { work: Work::Automation { name: "Acme".to_owned(), parameters }, timeout: Duration::from_secs(300) }
@@ -71,14 +78,20 @@ fn target() -> Target {
     Target { instance_id, name, address: None, platform: Platform::Linux }
 }
 
-fn run() -> RemediationId {
-    RemediationId("r7k2m9".to_owned())
+static RUN: LazyLock<(RemediationId, Target)> =
+    LazyLock::new(|| (RemediationId("r7k2m9".to_owned()), target()));
+
+/// The first copy of the run.
+fn copy(plan: &Plan) -> Copy<'_> {
+    let (run, target) = &*RUN;
+    let sent_at = Timestamp::from_secs(1_795_410_000);
+    Copy { plan, target, run, first_sent_at: sent_at, sent_at, number: 1 }
 }
 
 #[tokio::test]
 async fn a_command_goes_to_one_node_with_its_run_in_the_comment() {
     let (ssm, calls) = server(|_, _, _| well(json!({"Command": {"CommandId": "c-1"}}))).await;
-    assert_eq!(ssm.send(&shell(), &target(), &run()).await, Sent::Accepted { command_id: "c-1".to_owned() });
+    assert_eq!(ssm.send(copy(&shell())).await, Sent::Accepted { command_id: "c-1".to_owned() });
     let (_, input) = calls.lock().unwrap()[0].clone();
     assert_eq!(input["InstanceIds"], json!(["i-0123456789abcdef0"]));
     assert_eq!(input["Comment"], "heal r7k2m9");
@@ -101,19 +114,70 @@ async fn a_lost_answer_is_looked_up_and_the_command_is_not_sent_again() {
         _ => well(json!({"Commands": [{"CommandId": "c-9", "Comment": "heal r7k2m9"}]})),
     })
     .await;
-    assert_eq!(ssm.send(&shell(), &target(), &run()).await, Sent::Accepted { command_id: "c-9".to_owned() });
+    assert_eq!(ssm.send(copy(&shell())).await, Sent::Accepted { command_id: "c-9".to_owned() });
     assert_eq!(count(&calls, "SendCommand"), 1);
 }
 
 #[tokio::test]
 async fn what_cannot_be_found_out_is_unclear_and_sent_once() {
-    let (ssm, calls) = server(|name, _, _| match name {
-        "SendCommand" => (StatusCode::OK, "<html>").into_response(),
-        _ => well(json!({"Commands": []})),
+    for (plan, looks) in [(shell(), 3), (document(), 6)] {
+        let (ssm, calls) = server(|name, _, _| match name {
+            "SendCommand" => (StatusCode::OK, "<html>").into_response(),
+            _ => well(json!({"Commands": []})),
+        })
+        .await;
+        assert!(matches!(ssm.send(copy(&plan)).await, Sent::Unclear { .. }));
+        assert_eq!((count(&calls, "SendCommand"), count(&calls, "ListCommands")), (1, looks));
+    }
+}
+
+#[tokio::test]
+async fn a_look_that_fails_says_nothing_and_the_last_one_is_made_until_it_answers() {
+    let (ssm, _) = server(|name, _, before| match (name, before) {
+        ("SendCommand", _) => no(500, "InternalServerError"),
+        (_, 0..12) => no(400, "ThrottlingException"),
+        _ => well(json!({"Commands": [{"CommandId": "c-9", "Comment": "heal r7k2m9"}]})),
     })
     .await;
-    assert!(matches!(ssm.send(&shell(), &target(), &run()).await, Sent::Unclear { .. }));
-    assert_eq!((count(&calls, "SendCommand"), count(&calls, "ListCommands")), (1, 5));
+    assert_eq!(ssm.send(copy(&shell())).await, Sent::Accepted { command_id: "c-9".to_owned() });
+    // Who may not look will never be told.
+    let (ssm, calls) = server(|name, _, _| match name {
+        "SendCommand" => no(500, "InternalServerError"),
+        _ => no(400, "AccessDeniedException"),
+    })
+    .await;
+    assert!(matches!(ssm.send(copy(&document())).await, Sent::Unclear { .. }));
+    assert_eq!(count(&calls, "ListCommands"), 6);
+}
+
+#[tokio::test]
+async fn after_a_restart_a_sending_is_looked_for_at_once_and_an_old_one_not_for_long() {
+    for (plan, age, looks) in [(shell(), 5, 4), (document(), 5, 7), (shell(), 3600, 2), (document(), 3600, 2)]
+    {
+        let (ssm, calls) = server(|_, _, _| well(json!({"Commands": []}))).await;
+        let copy = copy(&plan);
+        let found = ssm.find(copy, copy.sent_at.plus(Duration::from_secs(age))).await;
+        assert!(matches!(found, Sent::Unclear { .. }));
+        assert_eq!((count(&calls, "SendCommand"), count(&calls, "ListCommands")), (0, looks));
+    }
+}
+
+#[tokio::test]
+async fn every_copy_may_begin_for_the_same_time_after_its_own_sending() {
+    let (ssm, calls) = server(|_, _, _| well(json!({"Command": {"CommandId": "c-1"}}))).await;
+    let plan = shell();
+    let first = copy(&plan);
+    ssm.send(first).await;
+    let later = first.sent_at.plus(Duration::from_secs(90));
+    ssm.send(Copy { sent_at: later, number: 2, ..first }).await;
+    let scripts: Vec<String> = calls
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|(_, input)| input["Parameters"]["commands"][0].as_str().unwrap().to_owned())
+        .collect();
+    assert!(scripts[0].contains("-gt 1795410300 ]"), "{}", scripts[0]);
+    assert!(scripts[1].contains("-gt 1795410390 ]"), "{}", scripts[1]);
 }
 
 #[tokio::test]
@@ -128,7 +192,7 @@ async fn a_no_is_a_no_and_a_later_is_a_later() {
         (400, "ExpiredTokenException", false),
     ] {
         let (ssm, calls) = server(move |_, _, _| no(status, code)).await;
-        match ssm.send(&shell(), &target(), &run()).await {
+        match ssm.send(copy(&shell())).await {
             Sent::Throttled { .. } => assert!(throttled, "{code}"),
             Sent::Refused { why } => assert!(!throttled && why.contains("hint:"), "{code}: {why}"),
             other => panic!("{code}: {other:?}"),
@@ -137,7 +201,7 @@ async fn a_no_is_a_no_and_a_later_is_a_later() {
     }
     // Nobody listens there: nothing was sent, and it may be later.
     let ssm = Ssm::on_loopback("http://127.0.0.1:9").await.unwrap();
-    assert!(matches!(ssm.send(&shell(), &target(), &run()).await, Sent::Throttled { .. }));
+    assert!(matches!(ssm.send(copy(&shell())).await, Sent::Throttled { .. }));
 }
 
 #[tokio::test]
@@ -147,144 +211,13 @@ async fn an_automation_is_started_again_under_the_same_token() {
         _ => well(json!({"AutomationExecutionId": "a-1"})),
     })
     .await;
-    assert_eq!(
-        ssm.send(&automation(), &target(), &run()).await,
-        Sent::Accepted { command_id: "a-1".to_owned() }
-    );
+    assert_eq!(ssm.send(copy(&automation())).await, Sent::Accepted { command_id: "a-1".to_owned() });
     let calls = calls.lock().unwrap();
     let tokens: Vec<&Value> = calls.iter().map(|(_, input)| &input["ClientToken"]).collect();
     assert!(
         tokens.len() == 2 && tokens[0] == tokens[1] && tokens[0].as_str().unwrap().len() == 36,
         "{tokens:?}"
     );
-}
-
-fn watched(id: &str, plan: Plan) -> Watched {
-    let kind = Kind::of(&plan);
-    let (command_id, instance_id) = (id.to_owned(), target().instance_id);
-    Watched {
-        run: RemediationId(id.to_owned()),
-        command_id,
-        kind,
-        instance_id,
-        sent_at: Timestamp(1_000_000),
-        plan,
-    }
-}
-
-fn invocation(id: &str, details: &str, output: &str) -> Value {
-    json!({"CommandId": id, "InstanceId": target().instance_id, "Status": "Success", "StatusDetails": details,
-           "CommandPlugins": [{"Name": "aws:runShellScript", "ResponseCode": 0, "Output": output}]})
-}
-
-const OUTPUT_WELL: &str =
-    "heal/1 run=x end=done exit=0\nheal/1 step=1 kind=command exit=0 ms=5\nheal/1 x end\n";
-const OUTPUT: &str = "heal/1 run=x end=done\nheal/1 step=1 kind=command exit=0 ms=5\nheal/1 x end\n";
-
-#[tokio::test]
-async fn a_run_is_not_yet_there_then_at_work_then_over() {
-    let (ssm, _) = server(|name, _, before| match (name, before) {
-        ("ListCommandInvocations", 0) => well(json!({"CommandInvocations": []})),
-        ("ListCommandInvocations", 1) => no(400, "InvocationDoesNotExist"),
-        ("ListCommandInvocations", 2) => {
-            well(json!({"CommandInvocations": [invocation("c", "InProgress", "")]}))
-        }
-        ("ListCommandInvocations", _) => {
-            well(json!({"CommandInvocations": [invocation("c", "Success", "cut")]}))
-        }
-        _ => well(json!({"StandardOutputContent": OUTPUT, "StandardErrorContent": ""})),
-    })
-    .await;
-    let runs = [watched("c", shell())];
-    for expected in [Seen::NotYet, Seen::NotYet, Seen::Progress(Vec::new())] {
-        assert_eq!(ssm.observe(&runs, Timestamp(2_000_000)).await[0].1, expected);
-    }
-    match &ssm.observe(&runs, Timestamp(2_000_000)).await[0].1 {
-        Seen::Ended(ran) => {
-            assert_eq!((&ran.ended_as, ran.exit, ran.steps[0].exit), (&Final::Success, Some(0), Some(0)));
-            assert_eq!(ran.ended_at, Timestamp(2_000_000));
-        }
-        other => panic!("{other:?}"),
-    }
-}
-
-#[tokio::test]
-async fn many_runs_are_read_from_the_pages_of_one_listing() {
-    let (ssm, calls) = server(|_, input, _| {
-        let page = input["NextToken"].as_str().map_or(0, |token| token.parse::<usize>().unwrap());
-        let ids: Vec<Value> =
-            (0..50).map(|n| invocation(&format!("c{}", page * 50 + n), "Success", OUTPUT)).collect();
-        well(json!({"CommandInvocations": ids, "NextToken": (page + 1).to_string()}))
-    })
-    .await;
-    let runs: Vec<Watched> = (0..120).map(|n| watched(&format!("c{n}"), shell())).collect();
-    let seen = ssm.observe(&runs, Timestamp(2_000_000)).await;
-    assert!(seen.len() == 120 && seen.iter().all(|(_, seen)| matches!(seen, Seen::Ended(_))));
-    assert_eq!(calls.lock().unwrap().len(), 3);
-}
-
-/// An SSM that gave the run `c` up, with a host that answers `said` when it is asked.
-async fn given_up(details: &'static str, said: &'static [&'static str]) -> (Ssm, Calls) {
-    server(move |name, input, before| match (name, input["CommandId"].as_str()) {
-        ("SendCommand", _) if said.is_empty() => no(400, "InvalidInstanceId"),
-        ("SendCommand", _) => well(json!({"Command": {"CommandId": format!("ask{before}")}})),
-        ("ListCommandInvocations", Some("c")) => {
-            let mut one = invocation("c", details, "");
-            one["Status"] = json!("TimedOut");
-            one["CommandPlugins"][0]["ResponseCode"] = json!(-1);
-            well(json!({"CommandInvocations": [one]}))
-        }
-        ("ListCommandInvocations", Some(ask)) => {
-            let said = said[ask.trim_start_matches("ask").parse::<usize>().unwrap()];
-            let details = if said.is_empty() { "Pending" } else { "Success" };
-            well(json!({"CommandInvocations": [invocation(ask, details, said)]}))
-        }
-        _ => well(json!({"StandardOutputContent": "", "StandardErrorContent": ""})),
-    })
-    .await
-}
-
-#[tokio::test]
-async fn the_host_is_asked_about_a_run_that_ssm_gave_up() {
-    const FAILED: &str =
-        "heal/1 run=x end=done exit=3\nheal/1 step=1 kind=command exit=3 ms=5\nheal/1 x end\n";
-    for (said, ended_as, outcome) in [
-        (OUTPUT_WELL, Final::Success, None),
-        (FAILED, Final::Failed, Some(Outcome::Failed)),
-        ("heal/1 run=x end=nothing exit=0\nheal/1 x end\n", Final::Late, Some(Outcome::TimedOut)),
-        ("heal/1 run=x end=late exit=92\nheal/1 x end\n", Final::Late, Some(Outcome::TimedOut)),
-        ("heal/1 run=x end=unfenced exit=93\nheal/1 x end\n", Final::Unfenced, Some(Outcome::Failed)),
-        ("heal/1 run=x end=interrupted exit=94\nheal/1 x end\n", Final::Interrupted, Some(Outcome::Unknown)),
-        ("no verdict\n", Final::DeliveryTimedOut, Some(Outcome::Unknown)),
-    ] {
-        let (ssm, calls) = given_up("DeliveryTimedOut", Box::leak(Box::new([said]))).await;
-        let runs = [watched("c", shell())];
-        assert_eq!(ssm.observe(&runs, Timestamp(2_000_000)).await[0].1, Seen::NotYet);
-        match &ssm.observe(&runs, Timestamp(2_000_000)).await[0].1 {
-            Seen::Ended(ran) => assert_eq!((&ran.ended_as, ran.outcome()), (&ended_as, outcome), "{said}"),
-            other => panic!("{other:?}"),
-        }
-        let (_, input) =
-            calls.lock().unwrap().iter().find(|(name, _)| name == "SendCommand").unwrap().clone();
-        assert!(input["Comment"].as_str().unwrap().starts_with("heal ask "));
-        assert_eq!(count(&calls, "SendCommand"), 1);
-    }
-}
-
-#[tokio::test]
-async fn a_host_that_cannot_be_asked_leaves_it_unknown_and_one_that_is_at_it_is_waited_for() {
-    let runs = [watched("c", shell())];
-    let (ssm, calls) = given_up("DeliveryTimedOut", &[]).await;
-    assert!(matches!(&ssm.observe(&runs, Timestamp(2_000_000)).await[0].1,
-        Seen::Ended(ran) if ran.outcome() == Some(Outcome::Unknown)));
-    assert_eq!(count(&calls, "SendCommand"), 1);
-    for said in ["heal/1 run=x end=working exit=94\nheal/1 x end\n", ""] {
-        let (ssm, calls) = given_up("TimedOut", Box::leak(Box::new([said]))).await;
-        for _ in 0..4 {
-            assert_eq!(ssm.observe(&runs, Timestamp(2_000_000)).await[0].1, Seen::NotYet);
-        }
-        assert_eq!(count(&calls, "SendCommand"), 1, "not asked at every look");
-    }
 }
 
 #[test]

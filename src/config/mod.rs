@@ -63,6 +63,8 @@ pub struct Config {
     pub rules: PathBuf,
     /// `sqlite:heal.db`, `sqlite:///absolute/path.db`, `postgres://…`.
     pub store: String,
+    /// How long what is over stays in the store, from 1 day on; default 400 days.
+    pub retention: Duration,
     /// Address of health, metrics and Slack's requests; default 127.0.0.1:8080.
     pub listen: std::net::SocketAddr,
     pub defaults: crate::rule::Defaults,

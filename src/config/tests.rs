@@ -69,6 +69,7 @@ fn what_the_config_does_not_say_has_its_default() {
         (config.store.as_str(), config.rules.to_str(), config.open_pause),
         ("sqlite:heal.db", Some("rules"), false)
     );
+    assert_eq!(config.retention, Duration::from_secs(400 * 86_400));
     assert_eq!(config.defaults, crate::rule::Defaults::default());
 }
 
@@ -121,7 +122,9 @@ fn stores_are_told_apart() {
 
 const MISTAKES: &[(&str, &str)] = &[
     ("a misspelt section", "sender: []\n"),
-    ("a planned section", "retention: 90d\n"),
+    ("a planned section", "storm: 5\n"),
+    ("a retention that is none", "retention: 90\n"),
+    ("a retention that forgets what runs", "retention: 12h\n"),
     ("an unknown section", "plugins: []\n"),
     ("a list instead of a config", "- a\n"),
     ("a token", "slack:\n  bot_token: xoxb-1234567890-secret\n"),
@@ -203,7 +206,7 @@ proptest::proptest! {
 
     #[test]
     fn no_value_makes_the_config_panic(
-        key in "slack|senders|approvers|aws|rules|store|listen|defaults|limits", value in "[\\[{]?.{0,30}[\\]}]?"
+        key in "slack|senders|approvers|aws|rules|store|retention|listen|defaults|limits", value in "[\\[{]?.{0,30}[\\]}]?"
     ) {
         let (_, problems) = parse_text(&format!("{key}: {value}\n"));
         diagnostic::render_all(&problems, false);

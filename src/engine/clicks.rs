@@ -328,7 +328,7 @@ impl Engine {
                     let why = "The alert has resolved meanwhile, so there is nothing to heal.".to_owned();
                     return refuse(tx, ground.now, &user, why);
                 }
-                tx.set_note(&note, &id.0)?;
+                tx.set_passing_note(&note, &id.0, ground.now)?;
                 let trigger = match this.trigger {
                     // What a person asked for stays asked for: somebody else approves it.
                     Trigger::Person { .. } => Trigger::Person { user },

@@ -40,7 +40,11 @@ pub(super) struct Decided {
 }
 
 impl Decided {
-    fn owe(&mut self, owed: Owed) {
+    /// What `me` has claimed it performs after the commit; others are called for theirs.
+    pub(super) fn owe(&mut self, me: i64, owed: Owed) {
+        if owed.claimed_by != me {
+            return;
+        }
         self.owed.retain(|have| have.remediation != owed.remediation || have.effect != owed.effect);
         self.owed.push(owed);
     }
@@ -103,6 +107,7 @@ fn begin(
         declaration: None,
         report: None,
         sent_at: None,
+        sent_again: Vec::new(),
         command_id: None,
         ran: None,
         state: State::Resolving { until: ground.now },
@@ -192,6 +197,11 @@ pub(super) fn apply(
         _ => None,
     };
     let mut facts = facts(tx, ground, &before, resolved_at, instance.as_deref())?;
+    // Before another copy is sent, it must still be wanted; SSM's plain yes needs no such look.
+    if before.is_in_doubt() && !matches!(input, Input::SendAccepted { .. }) {
+        facts.pause = pause_of(&tx.active_pauses(ground.now)?, &before);
+        facts.rule_changed = rule_changed(&ground.rules, &before);
+    }
     if let (Trigger::Again { of, .. }, Input::TargetResolved(Ok((target, plan)))) = (&before.trigger, input) {
         let seen = |earlier: &Remediation| {
             let node = earlier.target.as_ref().map(|target| &target.instance_id);
@@ -219,7 +229,8 @@ pub(super) fn apply(
         }
     };
     // Looking again and waiting on is nothing new to tell.
-    let waits_on = step.effects.is_empty() && matches!(step.next.state, State::Waiting { .. });
+    let waits_on = step.effects.is_empty()
+        && (matches!(step.next.state, State::Waiting { .. }) || matches!(input, Input::RunUnseen { .. }));
     let why = account(&step.next, input);
     let record = Record { at: ground.now, remediation: Some(id), what: input.name(), who, why: &why };
     let record = (!waits_on).then_some(&record);
@@ -265,9 +276,7 @@ fn describe(ending: &lifecycle::Ending) -> String {
 
 /// Notes what a step came to, for the shell: what this replica, `me`, is to do after the commit.
 fn keep(me: i64, next: Remediation, owed: Vec<Owed>, out: &mut Decided) -> Arc<Remediation> {
-    for owed in owed.into_iter().filter(|owed| owed.claimed_by == me) {
-        out.owe(owed);
-    }
+    owed.into_iter().for_each(|owed| out.owe(me, owed));
     if let Some(due) = next.state.due_at() {
         hint(out, due);
     }

@@ -37,6 +37,13 @@ impl Lease {
         until.is_none_or(|until| Instant::now() < until)
     }
 
+    /// Awaits that it is held.
+    pub(super) async fn held(&self) {
+        while !self.is_held() {
+            tokio::time::sleep(BEAT / 5).await;
+        }
+    }
+
     /// Held until a while after `since`, when a beat that succeeded was begun.
     fn renew(&self, since: Instant) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(since + HELD);

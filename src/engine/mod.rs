@@ -24,6 +24,7 @@ mod tell;
 #[cfg(test)]
 mod tests;
 mod timer;
+mod trim;
 mod watch;
 
 use std::sync::{Arc, RwLock};
@@ -140,6 +141,10 @@ impl Engine {
                 }
             }
         });
+        let mut trim = tokio::spawn({
+            let engine = self.clone();
+            async move { engine.keep_trimmed().await }
+        });
         let ended = loop {
             tokio::select! {
                 delivery = deliveries.recv() => match delivery {
@@ -149,6 +154,7 @@ impl Engine {
                 ended = &mut time => break Err(anyhow::anyhow!("the timers ended: {ended:?}")),
                 Ok(fenced) = &mut lease => break Err(anyhow::anyhow!("{fenced}\nhint: start this process again; it goes on under a new number")),
                 ended = &mut watch => break Err(anyhow::anyhow!("the watching of SSM ended: {ended:?}")),
+                ended = &mut trim => break Err(anyhow::anyhow!("the trimming of the store ended: {ended:?}")),
                 Some(ended) = catching_up.join_next() => break Err(anyhow::anyhow!("the reading of history ended: {ended:?}")),
                 _ = shutdown.wait_for(|stop| *stop) => break Ok(()),
             }
@@ -157,6 +163,7 @@ impl Engine {
         time.abort();
         watch.abort();
         lease.abort();
+        trim.abort();
         self.keep_passed().await;
         // A command on its way to SSM gets its answer: what is unclear needs a person.
         let patience = std::time::Duration::from_secs(8);

@@ -63,7 +63,7 @@ impl Engine {
             Effect::Declare => {
                 let said = message::declaration(&remediation, &self.words());
                 let job = self.post(&remediation, "declaration", said, Priority::Declaration, again);
-                let done = self.parts().queue.submit(job);
+                let done = self.parts().queue.submit(job.merging(waiting("declaration", &remediation.id)));
                 tokio::spawn(async move { engine.declared(owed, done.await).await });
             }
             Effect::UpdateDeclaration => match &remediation.declaration {
@@ -71,15 +71,20 @@ impl Engine {
                     let said = message::declaration(&remediation, &self.words());
                     self.update(owed, &remediation, ts, said, Priority::Declaration);
                 }
-                // It is still on its way; the step that takes its `ts` owes the update again.
-                None => drop(tokio::spawn(async move { engine.settled(&owed).await })),
+                // It is still on its way; the step that takes its `ts` owes the update again. While it
+                // waits, it learns what it has to say now: what is over must not be declared as if it were not.
+                None => {
+                    let said = message::declaration(&remediation, &self.words());
+                    self.freshen(&remediation, "declaration", said);
+                    tokio::spawn(async move { engine.settled(&owed).await });
+                }
             },
             Effect::SayWhyNot => self.say_why_not(owed, &remediation, again),
             Effect::Send => drop(tokio::spawn(async move { engine.send(owed, &remediation, again).await })),
             Effect::Report => {
                 let said = message::report(&remediation, &self.words());
                 let job = self.post(&remediation, "report", said, Priority::Report, again);
-                let done = self.parts().queue.submit(job);
+                let done = self.parts().queue.submit(job.merging(waiting("report", &remediation.id)));
                 tokio::spawn(async move { engine.reported(owed, &remediation, done.await, again).await });
             }
             Effect::UpdateReport => match &remediation.report {
@@ -87,8 +92,13 @@ impl Engine {
                     let said = message::report(&remediation, &self.words());
                     self.update(owed, &remediation, ts, said, Priority::Report);
                 }
-                None => drop(tokio::spawn(async move { engine.settled(&owed).await })),
+                None => {
+                    let said = message::report(&remediation, &self.words());
+                    self.freshen(&remediation, "report", said);
+                    tokio::spawn(async move { engine.settled(&owed).await });
+                }
             },
+            Effect::Attach => self.attach(owed, &remediation, again),
             Effect::React => self.react(owed, &remediation),
             // Decided within the transaction; nothing is left to do outside.
             Effect::Reopen => drop(tokio::spawn(async move { engine.settled(&owed).await })),
@@ -125,6 +135,12 @@ impl Engine {
         };
         let job = Job::new(Call::Post(post), priority).in_order(order(&remediation.id));
         if again { job.maybe_done() } else { job }
+    }
+
+    /// A post that still waits in the queue says this instead.
+    fn freshen(&self, remediation: &Remediation, part: &str, said: Said) {
+        let job = self.post(remediation, part, said, Priority::Report, false);
+        self.parts().queue.freshen(waiting(part, &remediation.id), job.call);
     }
 
     /// An update of a message; a newer one takes the place of one that still waits.
@@ -197,7 +213,7 @@ impl Engine {
         self.settle_with(owed, input).await;
     }
 
-    /// Slack took the report: its place is kept, and the output goes after it where it did not fit.
+    /// Slack took the report: its place is kept, and the output is owed after it where it did not fit.
     async fn reported(&self, owed: Owed, rendered: &Arc<Remediation>, done: Done, again: bool) {
         let ts = match done {
             Done::Sent { ts: Some(ts) } => ts,
@@ -214,44 +230,60 @@ impl Engine {
                 let plain = self.post(rendered, "report_text", said, Priority::Report, again);
                 match self.parts().queue.submit(plain).await {
                     Done::Sent { ts: Some(ts) } => ts,
+                    Done::GaveUp(error) if !error.is_permanent() => return self.retry_later(owed),
                     _ => return self.settled(&owed).await,
                 }
             }
         };
-        let said_of = rendered.state.clone();
+        let (said_of, done) = (rendered.state.clone(), owed.clone());
         self.persist("keeping a report's place", {
             let id = owed.remediation.clone();
             move |tx, ground| {
                 let mut out = Decided::default();
+                tx.settle(&owed)?;
                 let posted = Input::ReportPosted { ts: ts.clone() };
-                drop(apply(tx, ground, &id, &posted, "heal", &mut out)?);
+                let taken = apply(tx, ground, &id, &posted, "heal", &mut out)?;
+                let Some((now, _)) = tx.remediation(&id)? else { return Ok(out) };
                 // The outcome came while the report was on its way: it has to say so.
-                if let Some((now, _)) = tx.remediation(&id)?
-                    && now.state != said_of
-                {
-                    let update = tx.owe(&id, Effect::UpdateReport)?;
-                    out.changed.insert(id.clone(), Arc::new(now));
-                    out.owed.push(update);
+                if now.state != said_of {
+                    out.owe(tx.me(), tx.owe(&id, Effect::UpdateReport)?);
                 }
+                if taken.is_ok() && message::attachment(&now).is_some() {
+                    out.owe(tx.me(), tx.owe(&id, Effect::Attach)?);
+                }
+                out.changed.insert(id.clone(), Arc::new(now));
                 Ok(out)
             }
         })
         .await;
-        if let Some(file) = message::attachment(rendered) {
-            let upload = Upload {
-                channel: rendered.origin.channel.clone(),
-                thread_ts: rendered.origin.ts.clone(),
-                filename: file.name,
-                title: file.title,
-                bytes: Bytes::from(file.content.into_bytes()),
-            };
-            let job = Job::new(Call::Upload(upload), Priority::Report);
-            let job = if again { job.maybe_done() } else { job };
-            if let Done::GaveUp(error) = self.parts().queue.submit(job).await {
-                self.gave_up("uploading the output", &owed, &error);
+        self.0.in_hand.end(&done);
+    }
+
+    /// The output goes after the report as a file. Repeated, it is looked for by the file's name.
+    fn attach(&self, owed: Owed, remediation: &Remediation, again: bool) {
+        let engine = self.clone();
+        let Some(file) = message::attachment(remediation) else {
+            tokio::spawn(async move { engine.settled(&owed).await });
+            return;
+        };
+        let upload = Upload {
+            channel: remediation.origin.channel.clone(),
+            thread_ts: remediation.origin.ts.clone(),
+            filename: file.name,
+            title: file.title,
+            bytes: Bytes::from(file.content.into_bytes()),
+        };
+        let job = Job::new(Call::Upload(upload), Priority::Report);
+        let done = self.parts().queue.submit(if again { job.maybe_done() } else { job });
+        tokio::spawn(async move {
+            match done.await {
+                Done::Sent { .. } | Done::Superseded => engine.settled(&owed).await,
+                Done::GaveUp(error) => {
+                    engine.gave_up("uploading the output", &owed, &error);
+                    engine.settle_or_retry(owed, &error).await;
+                }
             }
-        }
-        self.settled(&owed).await;
+        });
     }
 
     /// Looks the node up, and hands the plan for it to the lifecycle. While AWS is away it tries on,
@@ -281,13 +313,18 @@ impl Engine {
     /// The effect is done, and this came of it: both in one transaction.
     pub(super) async fn settle_with(&self, owed: Owed, input: Input) {
         let done = owed.clone();
+        // It frees nothing and counts nothing, so that no other decision has to wait for it.
+        let accepted = matches!(input, Input::SendAccepted { .. });
         let work = move |tx: &mut dyn Tx, ground: &Ground| {
             let mut out = Decided::default();
             tx.settle(&owed)?;
             drop(apply(tx, ground, &owed.remediation, &input, "heal", &mut out)?);
             Ok(out)
         };
-        self.persist("keeping what came of an effect", work).await;
+        match accepted {
+            true => self.persist_claimed("keeping what came of an effect", work).await,
+            false => self.persist("keeping what came of an effect", work).await,
+        }
         self.0.in_hand.end(&done);
     }
 
@@ -349,28 +386,37 @@ impl Engine {
     }
 
     /// Performs a still owed effect again after a while, as after a restart: looked up first.
-    fn retry_later(&self, owed: Owed) {
+    pub(super) fn retry_later(&self, owed: Owed) {
         let engine = self.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(RETRY).await;
-            let id = owed.remediation.clone();
-            let found = engine.store().transact(move |tx| tx.remediation(&id)).await;
-            match found {
-                Ok(Some((remediation, _))) => engine.carry(owed, Arc::new(remediation), true),
-                Ok(None) | Err(store::Error::Stopped) => {}
-                Err(error) => engine.store_failed("reading what is owed", &error),
+            loop {
+                tokio::time::sleep(RETRY).await;
+                let id = owed.remediation.clone();
+                match engine.store().transact(move |tx| tx.remediation(&id)).await {
+                    Ok(Some((remediation, _))) => return engine.carry(owed, Arc::new(remediation), true),
+                    Ok(None) | Err(store::Error::Stopped | store::Error::Fenced) => return,
+                    Err(error) => engine.store_failed("reading what is owed", &error),
+                }
             }
         });
     }
 
+    /// Says what Slack did not take: for good, or for now.
     pub(super) fn gave_up(&self, doing: &str, owed: &Owed, error: &crate::slack::Error) {
+        let id = &owed.remediation;
+        if !error.is_permanent() {
+            tracing::warn!(remediation = %id, %error, "{doing} of remediation {id} has to wait: {error}");
+            return;
+        }
         self.metrics().slack_given_up.inc();
         let hint = error.hint().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
-        tracing::error!(
-            remediation = %owed.remediation, %error,
-            "{doing} of remediation {} failed for good: {error}{hint}", owed.remediation
-        );
+        tracing::error!(remediation = %id, %error, "{doing} of remediation {id} failed for good: {error}{hint}");
     }
+}
+
+/// The key under which a post is found in the queue while it waits.
+fn waiting(part: &str, id: &RemediationId) -> String {
+    format!("{part}:{}", id.0)
 }
 
 /// Messages of one remediation go in order.

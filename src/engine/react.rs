@@ -1,7 +1,8 @@
 //! The one reaction on an alert that shows where it stands.
 //!
 //! Several changes within a moment set one reaction: flicker is noise, and each change is two calls.
-//! What is set is computed when it is set, from all remediations of the message.
+//! What is set is computed when it is set, from all remediations of the message. Before anything is set it
+//! is noted, so that whatever a crash or an outage leaves half done is put right by the next change.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,11 +16,9 @@ use crate::store::{self, Owed};
 
 /// Changes within this time show as one.
 const GATHER: Duration = Duration::from_millis(250);
+/// What could not be set for now is tried again after this; longer when it fails again.
+const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
-/// Between tries while the store is in trouble, first and longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-
-/// A channel and the `ts` of a message in it.
 type Place = (String, String);
 
 /// Messages whose reaction is about to be set, with the effects that this settles.
@@ -29,11 +28,44 @@ pub(super) struct Reactions {
 }
 
 /// What became of a reaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Set {
     Done,
     /// Slack refuses it for good (the message is gone, …).
     Never,
     NotNow,
+}
+
+/// What of ours may be on a message, as its note keeps it: `eyes` is there and nothing else; with
+/// `hourglass eyes>x` the first two may be there and `x` was to be set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Shown {
+    /// Certainly there, and alone.
+    certain: Option<String>,
+    perhaps: Vec<String>,
+}
+
+impl Shown {
+    fn read(note: Option<&str>) -> Shown {
+        let list = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        match note.unwrap_or_default().split_once('>') {
+            Some((before, setting)) => {
+                Shown { certain: None, perhaps: [list(before), list(setting)].concat() }
+            }
+            None => Shown { certain: list(note.unwrap_or_default()).pop(), perhaps: Vec::new() },
+        }
+    }
+
+    /// What has to be taken away when `wanted` is there.
+    fn besides(&self, wanted: &str) -> Vec<String> {
+        let all = self.certain.iter().chain(&self.perhaps);
+        all.filter(|name| *name != wanted).cloned().collect()
+    }
+
+    /// The note while `wanted` is being set.
+    fn setting(&self, wanted: &str) -> String {
+        format!("{}>{wanted}", self.besides(wanted).join(" "))
+    }
 }
 
 impl Reactions {
@@ -58,13 +90,30 @@ impl Engine {
         gathering.insert(place.clone(), vec![owed]);
         drop(gathering);
         tokio::spawn(async move {
+            let mut wait = GATHER;
             loop {
-                tokio::time::sleep(GATHER).await;
+                tokio::time::sleep(wait).await;
                 let now: Vec<Owed> =
                     engine.0.reactions.lock().get_mut(&place).map(std::mem::take).unwrap_or_default();
-                engine.set_reaction(&place, now).await;
+                let undone = match engine.set_reaction(&place, now.clone()).await {
+                    Ok(Set::Done | Set::Never) => Vec::new(),
+                    Ok(Set::NotNow) => now,
+                    // The bot is ending; whoever comes after it goes on with it.
+                    Err(store::Error::Stopped | store::Error::Fenced) => Vec::new(),
+                    Err(error) => {
+                        engine.store_failed("keeping what a reaction shows", &error);
+                        now
+                    }
+                };
+                wait = match undone.is_empty() {
+                    true => GATHER,
+                    false if wait == GATHER => RETRY.0,
+                    false => (wait * 2).min(RETRY.1),
+                };
                 let mut gathering = engine.0.reactions.lock();
-                if gathering.get(&place).is_none_or(Vec::is_empty) {
+                let waiting = gathering.entry(place.clone()).or_default();
+                waiting.splice(..0, undone);
+                if waiting.is_empty() {
                     gathering.remove(&place);
                     return;
                 }
@@ -72,94 +121,124 @@ impl Engine {
         });
     }
 
-    async fn set_reaction(&self, place: &Place, owed: Vec<Owed>) {
-        let Some((wanted, others)) = self.mean_reaction(place).await else { return };
-        if let Some(others) = others {
-            match self.call(place, wanted, true).await {
-                Set::Done => {}
-                Set::Never => return self.settle_reactions(None, owed).await,
-                // Still owed: the next start sets it.
-                Set::NotNow => return,
-            }
-            for other in &others {
-                if matches!(self.call(place, other, false).await, Set::NotNow) {
-                    return;
+    /// Makes the message show what it should, and settles what was owed for it unless it could not be done now.
+    async fn set_reaction(&self, place: &Place, owed: Vec<Owed>) -> store::Result<Set> {
+        let (channel, ts) = place.clone();
+        let note = format!("reaction:{channel}:{ts}");
+        let (name, now) = (note.clone(), self.clock().now());
+        // Noted before it is set: should this process go away in between, the next change knows of it.
+        let (shown, wanted) = self
+            .store()
+            .transact(move |tx| {
+                let all = tx.remediations_of(&channel, &ts)?;
+                let shown = Shown::read(tx.note(&name)?.as_deref());
+                let wanted = message::reaction_for(all.iter());
+                if shown.certain.as_deref() != Some(wanted) {
+                    tx.set_passing_note(&name, &shown.setting(wanted), now)?;
+                }
+                Ok((shown, wanted))
+            })
+            .await?;
+        if shown.certain.as_deref() == Some(wanted) {
+            self.settle_reactions(note, None, owed).await?;
+            return Ok(Set::Done);
+        }
+        let mut set = self.call(place, wanted, true).await;
+        if set == Set::Done {
+            for old in shown.besides(wanted) {
+                if self.call(place, &old, false).await == Set::NotNow {
+                    set = Set::NotNow;
                 }
             }
         }
-        self.settle_reactions(Some((note(place), wanted)), owed).await;
-    }
-
-    /// The reaction that is to stand on the message, and, unless it stands there alone already, all others
-    /// that may. It is among these on disk before it is set: a start after a kill in between takes it off.
-    async fn mean_reaction(&self, place: &Place) -> Option<(&'static str, Option<Vec<String>>)> {
-        self.while_the_store_fails("reading what a reaction shows", || {
-            let (place, note) = (place.clone(), note(place));
-            self.store().transact_claimed(move |tx| {
-                let wanted = message::reaction_for(tx.remediations_of(&place.0, &place.1)?.iter());
-                let kept = tx.note(&note)?.unwrap_or_default();
-                if kept == wanted {
-                    return Ok((wanted, None));
-                }
-                let may_stand = kept.split(',').filter(|name| !name.is_empty() && *name != wanted);
-                let others: Vec<String> = may_stand.map(str::to_owned).collect();
-                tx.set_note(&note, &format!("{},{wanted},", others.join(",")))?;
-                Ok((wanted, Some(others)))
-            })
-        })
-        .await
-    }
-
-    async fn settle_reactions(&self, shown: Option<(String, &'static str)>, owed: Vec<Owed>) {
-        let done = owed.clone();
-        self.while_the_store_fails("keeping what a reaction shows", || {
-            let (shown, owed) = (shown.clone(), owed.clone());
-            self.store().transact_claimed(move |tx| {
-                if let Some((note, name)) = &shown {
-                    tx.set_note(note, name)?;
-                }
-                owed.iter().try_for_each(|owed| tx.settle(owed))
-            })
-        })
-        .await;
-        done.iter().for_each(|owed| self.0.in_hand.end(owed));
-    }
-
-    /// Tries on until the store takes it; `None` when it has stopped.
-    async fn while_the_store_fails<R, F, W>(&self, doing: &'static str, mut work: W) -> Option<R>
-    where
-        W: FnMut() -> F,
-        F: Future<Output = store::Result<R>>,
-    {
-        let mut pause = PAUSES.0;
-        loop {
-            match work().await {
-                Ok(done) => return Some(done),
-                Err(store::Error::Stopped | store::Error::Fenced) => return None,
-                Err(error) => self.store_failed(doing, &error),
+        match set {
+            Set::NotNow => return Ok(Set::NotNow),
+            Set::Done => {}
+            // Nothing can be changed there any more, and nothing is known of it.
+            Set::Never => {
+                self.settle_reactions(note, None, owed).await?;
+                return Ok(Set::Never);
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSES.1);
         }
+        let was = shown.setting(wanted);
+        match self.settle_reactions(note, Some((was, wanted)), owed).await? {
+            true => Ok(Set::Done),
+            // Another process set something meanwhile: what it and we did is looked at once more.
+            false => Ok(Set::NotNow),
+        }
+    }
+
+    /// Keeps what is there now, unless the note is no longer as we left it; then the effects stay owed.
+    async fn settle_reactions(
+        &self,
+        note: String,
+        shown: Option<(String, &'static str)>,
+        owed: Vec<Owed>,
+    ) -> store::Result<bool> {
+        let (done, at) = (owed.clone(), self.clock().now());
+        let kept = self
+            .store()
+            .transact_claimed(move |tx| {
+                if let Some((was, name)) = &shown {
+                    let now = tx.note(&note)?.unwrap_or_default();
+                    if now != *was {
+                        let now = Shown::read(Some(&now));
+                        let perhaps: Vec<&str> =
+                            now.certain.iter().chain(&now.perhaps).map(String::as_str).collect();
+                        tx.set_passing_note(&note, &format!("{}>{name}", perhaps.join(" ")), at)?;
+                        return Ok(false);
+                    }
+                    tx.set_passing_note(&note, name, at)?;
+                }
+                for owed in &owed {
+                    tx.settle(owed)?;
+                }
+                Ok(true)
+            })
+            .await?;
+        if kept {
+            done.iter().for_each(|owed| self.0.in_hand.end(owed));
+        }
+        Ok(kept)
     }
 
     /// Sets or takes one reaction.
     async fn call(&self, place: &Place, name: &str, set: bool) -> Set {
         let (channel, ts) = place.clone();
-        let name = name.to_owned();
-        let call = if set { Call::React { channel, ts, name } } else { Call::Unreact { channel, ts, name } };
+        let what = name.to_owned();
+        let call = if set {
+            Call::React { channel, ts, name: what }
+        } else {
+            Call::Unreact { channel, ts, name: what }
+        };
         match self.parts().queue.submit(Job::new(call, Priority::Reaction)).await {
             Done::Sent { .. } => Set::Done,
             Done::Superseded => Set::NotNow,
             Done::GaveUp(error) => {
-                tracing::warn!(%error, channel = %place.0, ts = %place.1, "a reaction could not be set");
+                tracing::warn!(%error, channel = %place.0, ts = %place.1, "the reaction {name} could not be set");
                 if error.is_permanent() { Set::Never } else { Set::NotNow }
             }
         }
     }
 }
 
-/// Where it is kept which reaction stands on a message; with commas between them, all that may.
-fn note((channel, ts): &Place) -> String {
-    format!("reaction:{channel}:{ts}")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_tells_what_is_there_and_what_may_be() {
+        assert_eq!(Shown::read(None), Shown::default());
+        assert_eq!(Shown::read(Some("")), Shown::default());
+        let eyes = Shown::read(Some("eyes"));
+        assert_eq!(eyes.certain.as_deref(), Some("eyes"));
+        assert_eq!(Shown::default().setting("eyes"), ">eyes");
+        let setting = Shown::read(Some(&eyes.setting("x")));
+        assert_eq!(setting.certain, None, "it may have been set, and must be set");
+        assert_eq!(setting.besides("x"), ["eyes"]);
+        // The crash came, and now something else is wanted: both may be there.
+        let next = Shown::read(Some(&setting.setting("mag")));
+        assert_eq!(next.besides("mag"), ["eyes", "x"]);
+        assert_eq!(next.setting("x"), "eyes mag>x");
+    }
 }

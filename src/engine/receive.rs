@@ -426,7 +426,7 @@ pub(super) fn keep_edit(
     if carried.is_empty() {
         // The edit overtook its message: what it says is kept for when that comes.
         for alert in &resolved {
-            tx.set_note(&overtaken(channel, ts, alert), "resolved")?;
+            tx.set_passing_note(&overtaken(channel, ts, alert), "resolved", ground.now)?;
         }
     }
     let firing: Vec<_> = carried.iter().filter(|row| row.alert.status == Status::Firing).collect();

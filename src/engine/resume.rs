@@ -6,14 +6,17 @@ use std::time::Duration;
 use super::Engine;
 use crate::store;
 
-/// What was under way at the last stop gets this long to be heard of.
+/// What was under way at the last stop gets this long to be heard of by AWS …
 const PATIENCE: Duration = Duration::from_secs(90);
+/// … and by Slack, whose history is read at once and a second time after 15 seconds.
+const SLACKS_PATIENCE: Duration = Duration::from_secs(20);
 
 impl Engine {
     /// Claims what the process before left, and goes on with it. Of replicas that may still live
     /// [`Engine::keep_lease`] finds out.
     pub(super) async fn resume(&self) -> store::Result<()> {
-        let patience = self.clock().now().plus(PATIENCE);
+        let now = self.clock().now();
+        let (answers, messages) = (now.plus(PATIENCE), now.plus(SLACKS_PATIENCE));
         let (open, owed, notices) = self
             .store()
             .transact(move |tx| {
@@ -21,7 +24,7 @@ impl Engine {
                 // Deadlines that passed while nobody looked give the world time to answer first.
                 for mut open in tx.claimed_remediations()? {
                     let before = open.state.clone();
-                    open.state.not_due_before(patience);
+                    open.state.not_due_before(answers, messages);
                     if open.state != before {
                         tx.update_remediation(&open)?;
                     }

@@ -1,4 +1,8 @@
 //! What SSM runs for us, followed to its end by one shared poll.
+//!
+//! A look costs pages of a listing, whatever the number of runs, so what is due about now is looked at
+//! together; looks that find nothing new come further apart, and when SSM throttles one the whole poll
+//! slows down, and recovers step by step.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,12 +12,16 @@ use tokio::sync::Notify;
 
 use super::Engine;
 use super::decide::{Decided, apply};
-use crate::aws::{Kind, Seen};
+use crate::aws::{Kind, Pace, Seen, Sight};
 use crate::lifecycle::{Input, Refused, Remediation, RemediationId, State};
+use crate::time::Timestamp;
 
 /// The first look after the sending, and the longest between two.
 const FIRST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(3);
+
+/// While AWS cannot be asked, the lifecycle puts off a deadline that is as near as that.
+const SOON: Duration = Duration::from_secs(60);
 
 /// Answers per transaction.
 const PIECE: usize = 50;
@@ -40,10 +48,15 @@ impl Watched {
     pub(super) fn mind(&self, changed: &Arc<Remediation>) {
         let mut running = self.lock();
         if matches!(changed.state, State::Running { .. }) {
+            let asking = |one: &Remediation| matches!(one.state, State::Running { asking: true, .. });
             let entry = running.entry(changed.id.clone()).or_insert_with(|| {
                 self.more.notify_one();
                 Entry { remediation: Arc::clone(changed), next: Instant::now() + FIRST, pause: FIRST }
             });
+            if asking(changed) && !asking(&entry.remediation) {
+                (entry.next, entry.pause) = (Instant::now(), FIRST);
+                self.more.notify_one();
+            }
             entry.remediation = Arc::clone(changed);
         } else {
             running.remove(&changed.id);
@@ -58,15 +71,21 @@ impl Watched {
     /// What is due for a look, each put off for longer than the last time.
     fn due(&self) -> Vec<Arc<Remediation>> {
         // Looks that come soon anyway are made together.
-        let soon = Instant::now() + FIRST / 2;
+        let now = Instant::now();
         let mut running = self.lock();
-        let due = running.values_mut().filter(|entry| entry.next <= soon);
+        let due = running.values_mut().filter(|entry| entry.next <= now + entry.pause / 2);
         due.map(|entry| {
             entry.pause = (entry.pause * 3 / 2).min(LONGEST);
             entry.next = Instant::now() + entry.pause;
             Arc::clone(&entry.remediation)
         })
         .collect()
+    }
+
+    /// Whether the deadline of what runs comes within a minute or so.
+    fn is_due_soon(&self, id: &RemediationId, now: Timestamp) -> bool {
+        let due = self.lock().get(id).and_then(|entry| entry.remediation.state.due_at());
+        due.is_some_and(|due| now.until(due) <= SOON)
     }
 
     /// These run no more, whatever a late snapshot said.
@@ -85,21 +104,32 @@ impl Watched {
 impl Engine {
     /// Looks at what runs, for ever.
     pub(super) async fn keep_watching(&self) {
+        let mut not_before = Instant::now();
+        let mut pace = Pace::default();
         loop {
             match self.0.watched.next() {
                 None => self.0.watched.more.notified().await,
                 Some(at) => {
                     tokio::select! {
-                        () = tokio::time::sleep_until(at.into()) => {}
+                        () = tokio::time::sleep_until(at.max(not_before).into()) => {}
                         () = self.0.watched.more.notified() => continue,
                     }
-                    self.look().await;
+                    let sight = self.look().await;
+                    let rest = pace.after(&self.parts().ssm, &sight);
+                    if sight.throttled {
+                        tracing::warn!(
+                            running = self.0.watched.len(),
+                            ?rest,
+                            "SSM throttles the polling of what runs; it rests"
+                        );
+                    }
+                    not_before = Instant::now() + rest;
                 }
             }
         }
     }
 
-    async fn look(&self) {
+    async fn look(&self) -> Sight {
         let due = self.0.watched.due();
         self.metrics().running.set(i64::try_from(self.0.watched.len()).unwrap_or(i64::MAX));
         let watching: Vec<crate::aws::Watched> = due
@@ -108,34 +138,56 @@ impl Engine {
                 let plan = remediation.plan.clone()?;
                 Some(crate::aws::Watched {
                     run: remediation.id.clone(),
-                    command_id: remediation.command_id.clone()?,
+                    command_id: remediation.command_id.clone(),
                     kind: Kind::of(&plan),
                     instance_id: remediation.target.as_ref()?.instance_id.clone(),
-                    sent_at: remediation.sent_at?,
+                    first_sent_at: remediation.sent_at?,
+                    sent_at: remediation.last_sent_at()?,
+                    copies: 1 + u32::try_from(remediation.sent_again.len()).unwrap_or(u32::MAX - 1),
+                    asking: matches!(remediation.state, State::Running { asking: true, .. }),
                     plan,
                 })
             })
             .collect();
         if watching.is_empty() {
-            return;
+            return Sight::default();
         }
-        let seen = self.parts().ssm.observe(&watching, self.clock().now()).await;
+        let sight = self.parts().ssm.observe(&watching, self.clock().now()).await;
         let mut inputs = Vec::new();
-        for (id, seen) in seen {
+        let mut problems = 0;
+        for (id, seen) in sight.seen.iter().cloned() {
             match seen {
                 Seen::NotYet => {}
                 Seen::Progress(steps) => inputs.push((id, Input::RunSeen { steps })),
+                Seen::Found { command_id } => inputs.push((id, Input::SendAccepted { command_id })),
                 Seen::Ended(ran) => inputs.push((id, Input::RunEnded { ran })),
-                Seen::Problem(why) => {
-                    tracing::warn!(remediation = %id, why, "SSM could not be asked about {id}: {why}");
+                Seen::Silent(why) => inputs.push((id, Input::HostSilent { why })),
+                Seen::Problem { why, passing } => {
+                    if problems == 0 {
+                        tracing::warn!(remediation = %id, why, "SSM could not be asked about {id}: {why}");
+                    }
+                    problems += 1;
+                    if passing {
+                        inputs.push((id, Input::RunUnseen { why }));
+                    }
                 }
             }
         }
+        if problems > 1 {
+            tracing::warn!(problems, "nor about {} others", problems - 1);
+        }
+        let mind = |id: &RemediationId, input: &Input| match input {
+            // Only a deadline that is near is put off, and only that is worth a transaction.
+            Input::RunUnseen { .. } => self.0.watched.is_due_soon(id, self.clock().now()),
+            _ => true,
+        };
+        inputs.retain(|(id, input)| mind(id, input));
         // In pieces: a thousand answers in one transaction would let an alert's acknowledgement wait.
         while !inputs.is_empty() {
             let rest = inputs.split_off(inputs.len().min(PIECE));
             self.keep_seen(std::mem::replace(&mut inputs, rest)).await;
         }
+        sight
     }
 
     /// One transaction of what SSM said.

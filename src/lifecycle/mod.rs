@@ -6,9 +6,11 @@
 //! [`Refused`] with a reason that people can be told.
 //!
 //! Kept here: nothing is sent that was not declared and then approved, or in stage auto not held
-//! during its grace; one remediation sends once at most.
+//! during its grace; one remediation is one run, of which a second copy is sent only where the first
+//! may be lost, the host's fence makes it harmless, and the cure is still wanted.
 
 mod run;
+mod sent;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -19,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, Origin};
 use crate::gate::Reason;
-use crate::plan::{Plan, Target, Unusable};
+use crate::plan::{Plan, Target, Unusable, Work};
 use crate::rule::{Rule, RuleKey, Stage};
 use crate::time::Timestamp;
 
@@ -128,6 +130,10 @@ pub struct Remediation {
     /// When the command went to SSM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_at: Option<Timestamp>,
+    /// When further copies of the same run went to SSM, as the answer to the one before was lost.
+    /// Shell rules only: the host's fence runs one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sent_again: Vec<Timestamp>,
     /// SSM's id of the command or Automation execution.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command_id: Option<String>,
@@ -152,6 +158,23 @@ impl Remediation {
     /// The service group that `at_once` counts in: the alert's, else the rule's.
     pub fn role(&self) -> &str {
         self.alert.role.as_deref().unwrap_or(&self.rule_key.role)
+    }
+
+    /// When the newest copy of the run was sent: what any copy does not begin in time after this
+    /// ([`crate::plan::BEGINS_WITHIN`]) never begins.
+    pub fn last_sent_at(&self) -> Option<Timestamp> {
+        self.sent_again.last().copied().or(self.sent_at)
+    }
+
+    /// Something may have been given to SSM, and nobody knows yet whether it was. It can still be
+    /// stopped, as far as it has not happened, so that pauses and the alert's end are looked at.
+    pub fn is_in_doubt(&self) -> bool {
+        self.command_id.is_none() && matches!(self.state, State::Sending { .. } | State::Running { .. })
+    }
+
+    /// Its work is shell lines: a second copy is harmless, and the host can be asked what it did.
+    pub fn is_fenced(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| matches!(plan.work, Work::Shell { .. }))
     }
 
     /// Whether a person ordered it, so that cooldown, attempts and age are not asked.
@@ -190,10 +213,13 @@ pub enum State {
     Sending {
         until: Timestamp,
     },
-    /// SSM has it. `steps` as seen so far.
+    /// SSM has it, or (while the remediation has no command id) may have it. `steps` as seen so far.
     Running {
         until: Timestamp,
         steps: Vec<StepRan>,
+        /// SSM's answer was lost, or does not come: the host itself is asked. Shell rules only.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        asking: bool,
     },
     /// It ran well; the alert has to resolve by then.
     Settling {
@@ -243,13 +269,14 @@ impl State {
     }
 
     /// Nobody looked for a while (a restart): what waits for an answer of the world gets the time to
-    /// hear it before its deadline ends it.
-    pub fn not_due_before(&mut self, at: Timestamp) {
+    /// hear it before its deadline ends it. `answers` for what AWS has to say, `messages` for what was
+    /// posted meanwhile.
+    pub fn not_due_before(&mut self, answers: Timestamp, messages: Timestamp) {
         match self {
-            State::Resolving { until }
-            | State::Sending { until }
-            | State::Running { until, .. }
-            | State::Settling { until } => *until = (*until).max(at),
+            State::Resolving { until } | State::Sending { until } | State::Running { until, .. } => {
+                *until = (*until).max(answers);
+            }
+            State::Settling { until } => *until = (*until).max(messages),
             State::Declaring { .. }
             | State::AwaitingApproval { .. }
             | State::Counting { .. }
@@ -348,12 +375,24 @@ pub enum Input {
     SendThrottled {
         retry_after: Duration,
     },
+    /// Its answer was lost, and SSM shows nothing of it: a shell run, so it may be sent again.
+    SendLost {
+        why: String,
+    },
     /// Looked up and not found within the bound: it may or may not run.
     SendUnclear {
         why: String,
     },
     RunSeen {
         steps: Vec<StepRan>,
+    },
+    /// AWS could not be asked, for now.
+    RunUnseen {
+        why: String,
+    },
+    /// The host was asked what became of the run, and cannot tell.
+    HostSilent {
+        why: String,
     },
     RunEnded {
         ran: Ran,
@@ -376,8 +415,11 @@ impl Input {
             Input::SendAccepted { .. } => "send_accepted",
             Input::SendRefused { .. } => "send_refused",
             Input::SendThrottled { .. } => "send_throttled",
+            Input::SendLost { .. } => "send_lost",
             Input::SendUnclear { .. } => "send_unclear",
             Input::RunSeen { .. } => "run_seen",
+            Input::RunUnseen { .. } => "run_unseen",
+            Input::HostSilent { .. } => "host_silent",
             Input::RunEnded { .. } => "run_ended",
             Input::ReportPosted { .. } => "report_posted",
         }
@@ -396,11 +438,14 @@ pub enum Effect {
     UpdateDeclaration,
     /// One line in the thread: which gate holds it, and until when.
     SayWhyNot,
-    /// Give the plan to SSM. At most once in a remediation's life.
+    /// Give the plan to SSM. Owed anew only where nothing of it was taken for certain, or where the
+    /// fence makes another copy of the same run harmless.
     Send,
-    /// Post the report, and the output as a file where it does not fit.
+    /// Post the report.
     Report,
     UpdateReport,
+    /// Upload the output as a file, where the report shows only its end.
+    Attach,
     /// Set the one reaction on the alert that shows where it stands.
     React,
     /// Open a remediation of the same alert under the rule in force.
@@ -417,6 +462,7 @@ impl Effect {
             Effect::Send => "send",
             Effect::Report => "report",
             Effect::UpdateReport => "update_report",
+            Effect::Attach => "attach",
             Effect::React => "react",
             Effect::Reopen => "reopen",
         }

@@ -42,21 +42,21 @@ pub enum Final {
 
 impl Final {
     /// With what the host itself says: how its script says it ended, and the exit code. Finished
-    /// runs were seen as DeliveryTimedOut (amazon-ssm-agent issues 316 and 430), so where SSM gave
-    /// a run up the host is believed.
+    /// runs were seen as DeliveryTimedOut (amazon-ssm-agent issues 316 and 430), and a run whose agent
+    /// is restarted ends as Failed whatever it goes on to do, so the host is believed.
     pub fn corrected(self, end: Option<&str>, exit: Option<i32>) -> Final {
+        let why_half_way = matches!(self, Final::ExecutionTimedOut | Final::Cancelled);
         match (end, exit) {
-            (Some("late" | "nothing"), _) => Final::Late,
+            (Some("late"), _) => Final::Late,
+            // Where SSM has ended it for good, it says more of why nothing came to the host.
+            (Some("nothing"), _) if self.is_given_up() => Final::Late,
             (Some("unfenced"), _) => Final::Unfenced,
-            (Some("interrupted"), _) => Final::Interrupted,
+            (Some("interrupted"), _) if !why_half_way => Final::Interrupted,
             (Some("working"), _) => Final::AtWork,
-            (Some("done" | "early" | "terminated" | "unprepared"), Some(exit)) if self.is_given_up() => {
-                if exit == 0 {
-                    Final::Success
-                } else {
-                    Final::Failed
-                }
-            }
+            (Some("done" | "early" | "unprepared"), Some(0)) => Final::Success,
+            (Some("done" | "early" | "unprepared"), Some(_)) => Final::Failed,
+            // What ends a run by a signal is mostly SSM itself; then it says why.
+            (Some("terminated"), Some(_)) if self.is_given_up() => Final::Failed,
             _ => self,
         }
     }

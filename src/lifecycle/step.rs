@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Approval, Effect, Ending, Input, Outcome, Ran, Refused, Remediation, State, Step, Trigger};
+use super::sent::{running, sending, settling};
+use super::{Approval, Effect, Ending, Input, Outcome, Refused, Remediation, State, Step, Trigger};
 use crate::gate::{self, Facts, Reason, Verdict};
 use crate::rule::Stage;
 use crate::time::Timestamp;
@@ -10,14 +11,11 @@ use crate::time::Timestamp;
 /// How long the lookup of a node may take.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(60);
 /// How long handing the command to SSM, the lookup after a lost answer included, may take.
-const SEND_WITHIN: Duration = Duration::from_secs(120);
-/// SSM's least time to deliver a command (API model: TimeoutSeconds ≥ 30), added to `timeout`, and
-/// a margin for its own bookkeeping: after that heal stops waiting for an answer.
-const ANSWER_MARGIN: Duration = Duration::from_secs(90);
+pub(super) const SEND_WITHIN: Duration = Duration::from_secs(120);
 /// How often a waiting remediation looks again although nothing woke it.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
-type Outcomes = Result<Step, Refused>;
+pub(super) type Outcomes = Result<Step, Refused>;
 
 /// Opens a remediation: its first state, and what is owed at once.
 ///
@@ -47,7 +45,7 @@ pub fn step(this: &Remediation, input: &Input, facts: &Facts) -> Outcomes {
         State::Counting { until } => counting(this, *until, input, facts),
         State::Waiting { since, .. } => waiting(this, *since, input, facts),
         State::Sending { until } => sending(this, *until, input, facts),
-        State::Running { until, steps } => running(this, *until, steps, input, facts),
+        State::Running { until, .. } => running(this, *until, input, facts),
         State::Settling { until } => settling(this, *until, input, facts),
         State::Observed { .. } | State::Ended { .. } => over(this, input),
     }
@@ -100,8 +98,11 @@ fn resolving(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts)
         | Input::SendAccepted { .. }
         | Input::SendRefused { .. }
         | Input::SendThrottled { .. }
+        | Input::SendLost { .. }
         | Input::SendUnclear { .. }
         | Input::RunSeen { .. }
+        | Input::RunUnseen { .. }
+        | Input::HostSilent { .. }
         | Input::RunEnded { .. }
         | Input::ReportPosted { .. } => not_waiting(this),
     }
@@ -123,6 +124,11 @@ fn declaring(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts)
                 (Stage::Observe, _) => {
                     next.state = State::Observed { at: facts.now };
                     Ok(Step { next, effects: vec![Effect::React] })
+                }
+                // Slack took it late (it was away, or heal was), and nobody is to approve an old cure.
+                _ if facts.now >= until => {
+                    let age = facts.now.since(facts.raised_at);
+                    Ok(hold(&next, Reason::Stale { age, max_age: facts.max_age }, facts.now))
                 }
                 (Stage::Auto, Trigger::Again { .. }) if !next.approvals.is_empty() => {
                     Ok(try_to_send(next, facts))
@@ -167,8 +173,11 @@ fn declaring(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts)
         | Input::SendAccepted { .. }
         | Input::SendRefused { .. }
         | Input::SendThrottled { .. }
+        | Input::SendLost { .. }
         | Input::SendUnclear { .. }
         | Input::RunSeen { .. }
+        | Input::RunUnseen { .. }
+        | Input::HostSilent { .. }
         | Input::RunEnded { .. }
         | Input::ReportPosted { .. } => not_waiting(this),
     }
@@ -220,8 +229,11 @@ fn awaiting_approval(this: &Remediation, until: Timestamp, input: &Input, facts:
         | Input::SendAccepted { .. }
         | Input::SendRefused { .. }
         | Input::SendThrottled { .. }
+        | Input::SendLost { .. }
         | Input::SendUnclear { .. }
         | Input::RunSeen { .. }
+        | Input::RunUnseen { .. }
+        | Input::HostSilent { .. }
         | Input::RunEnded { .. }
         | Input::ReportPosted { .. } => not_waiting(this),
     }
@@ -247,8 +259,11 @@ fn counting(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts) 
         | Input::SendAccepted { .. }
         | Input::SendRefused { .. }
         | Input::SendThrottled { .. }
+        | Input::SendLost { .. }
         | Input::SendUnclear { .. }
         | Input::RunSeen { .. }
+        | Input::RunUnseen { .. }
+        | Input::HostSilent { .. }
         | Input::RunEnded { .. }
         | Input::ReportPosted { .. } => not_waiting(this),
     }
@@ -283,8 +298,11 @@ fn waiting(this: &Remediation, since: Timestamp, input: &Input, facts: &Facts) -
         | Input::SendAccepted { .. }
         | Input::SendRefused { .. }
         | Input::SendThrottled { .. }
+        | Input::SendLost { .. }
         | Input::SendUnclear { .. }
         | Input::RunSeen { .. }
+        | Input::RunUnseen { .. }
+        | Input::HostSilent { .. }
         | Input::RunEnded { .. }
         | Input::ReportPosted { .. } => not_waiting(this),
     }
@@ -295,136 +313,6 @@ fn same_wait(one: &State, other: &State) -> bool {
     match (one, other) {
         (State::Waiting { reason: a, .. }, State::Waiting { reason: b, .. }) => a == b,
         _ => false,
-    }
-}
-
-fn sending(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts) -> Outcomes {
-    match input {
-        Input::SendAccepted { command_id } => {
-            let mut next = this.clone();
-            next.command_id = Some(command_id.clone());
-            let within = answer_within(this);
-            next.state = State::Running { until: facts.now.plus(within), steps: Vec::new() };
-            Ok(Step { next, effects: vec![Effect::UpdateDeclaration, Effect::React] })
-        }
-        Input::SendRefused { why } => {
-            Ok(end(this, Outcome::Failed, Ending::SendRefused { why: why.clone() }, facts.now))
-        }
-        Input::SendThrottled { retry_after } => {
-            let until = facts.now.plus(*retry_after);
-            let mut next = this.clone();
-            // SSM said no for certain, so this sending did not happen; the next one is the first again.
-            next.sent_at = None;
-            if is_late(&next, facts) {
-                return Ok(hold(&next, Reason::Throttled { until }, facts.now));
-            }
-            next.state =
-                State::Waiting { reason: Reason::Throttled { until }, since: facts.now, again_at: until };
-            Ok(Step { next, effects: vec![Effect::UpdateDeclaration] })
-        }
-        Input::SendUnclear { why } => {
-            Ok(end(this, Outcome::Unknown, Ending::SendUnclear { why: why.clone() }, facts.now))
-        }
-        Input::Woken => {
-            if facts.now >= until {
-                let why = "the answer of SSM was lost".to_owned();
-                return Ok(end(this, Outcome::Unknown, Ending::SendUnclear { why }, facts.now));
-            }
-            Err(Refused::Nothing)
-        }
-        Input::TargetResolved(_)
-        | Input::DeclarationPosted { .. }
-        | Input::DeclarationRefused { .. }
-        | Input::Approved { .. }
-        | Input::Rejected { .. }
-        | Input::Held { .. }
-        | Input::RunSeen { .. }
-        | Input::RunEnded { .. }
-        | Input::ReportPosted { .. } => not_waiting(this),
-    }
-}
-
-fn running(
-    this: &Remediation,
-    until: Timestamp,
-    seen: &[super::StepRan],
-    input: &Input,
-    facts: &Facts,
-) -> Outcomes {
-    match input {
-        Input::RunSeen { steps } => {
-            if steps == seen {
-                return Err(Refused::Nothing);
-            }
-            let mut next = this.clone();
-            next.state = State::Running { until, steps: steps.clone() };
-            Ok(Step { next, effects: vec![Effect::UpdateDeclaration] })
-        }
-        Input::RunEnded { ran } => Ok(ran_to(this, ran, facts)),
-        Input::Woken => {
-            if facts.now >= until {
-                let within = answer_within(this);
-                return Ok(end(this, Outcome::Unknown, Ending::NoAnswer { within }, facts.now));
-            }
-            Err(Refused::Nothing)
-        }
-        Input::TargetResolved(_)
-        | Input::DeclarationPosted { .. }
-        | Input::DeclarationRefused { .. }
-        | Input::Approved { .. }
-        | Input::Rejected { .. }
-        | Input::Held { .. }
-        | Input::SendAccepted { .. }
-        | Input::SendRefused { .. }
-        | Input::SendThrottled { .. }
-        | Input::SendUnclear { .. }
-        | Input::ReportPosted { .. } => not_waiting(this),
-    }
-}
-
-/// The host or SSM answered.
-fn ran_to(this: &Remediation, ran: &Ran, facts: &Facts) -> Step {
-    let mut next = this.clone();
-    next.ran = Some(ran.clone());
-    if let Some(outcome) = ran.outcome() {
-        return end(&next, outcome, Ending::Run, facts.now);
-    }
-    let alert_decides = next.policy.resolves && !matches!(next.trigger, Trigger::Person { .. });
-    if !alert_decides {
-        return end(&next, Outcome::Healed, Ending::RunAlone, facts.now);
-    }
-    if facts.resolved_at.is_some() {
-        return end(&next, Outcome::Healed, Ending::Resolved, facts.now);
-    }
-    next.state = State::Settling { until: facts.now.plus(next.policy.resolve_within) };
-    Step { next, effects: vec![Effect::UpdateDeclaration, Effect::Report, Effect::React] }
-}
-
-fn settling(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts) -> Outcomes {
-    match input {
-        Input::Woken => {
-            if facts.resolved_at.is_some() {
-                return Ok(end(this, Outcome::Healed, Ending::Resolved, facts.now));
-            }
-            if facts.now >= until {
-                let within = this.policy.resolve_within;
-                return Ok(end(this, Outcome::Unresolved, Ending::DidNotResolve { within }, facts.now));
-            }
-            Err(Refused::Nothing)
-        }
-        Input::ReportPosted { ts } => report_posted(this, ts),
-        Input::TargetResolved(_)
-        | Input::DeclarationPosted { .. }
-        | Input::DeclarationRefused { .. }
-        | Input::Approved { .. }
-        | Input::Rejected { .. }
-        | Input::Held { .. }
-        | Input::SendAccepted { .. }
-        | Input::SendRefused { .. }
-        | Input::SendThrottled { .. }
-        | Input::SendUnclear { .. }
-        | Input::RunSeen { .. }
-        | Input::RunEnded { .. } => not_waiting(this),
     }
 }
 
@@ -450,14 +338,17 @@ fn over(this: &Remediation, input: &Input) -> Outcomes {
         | Input::SendAccepted { .. }
         | Input::SendRefused { .. }
         | Input::SendThrottled { .. }
+        | Input::SendLost { .. }
         | Input::SendUnclear { .. }
         | Input::RunSeen { .. }
+        | Input::RunUnseen { .. }
+        | Input::HostSilent { .. }
         | Input::RunEnded { .. } => Err(Refused::Over { outcome: this.outcome() }),
     }
 }
 
 /// The report is in the thread. Where the outcome came meanwhile, it is brought up to date.
-fn report_posted(this: &Remediation, ts: &str) -> Outcomes {
+pub(super) fn report_posted(this: &Remediation, ts: &str) -> Outcomes {
     if this.report.is_some() {
         return Err(Refused::Nothing);
     }
@@ -467,7 +358,7 @@ fn report_posted(this: &Remediation, ts: &str) -> Outcomes {
 }
 
 /// What stops everything that was not sent: the alert's own "resolved", a pause, a changed rule.
-fn stopped(this: &Remediation, facts: &Facts) -> Option<Step> {
+pub(super) fn stopped(this: &Remediation, facts: &Facts) -> Option<Step> {
     if facts.resolved_at.is_some() && !matches!(this.trigger, Trigger::Person { .. }) {
         return Some(end(this, Outcome::Cancelled, Ending::ResolvedItself, facts.now));
     }
@@ -513,18 +404,13 @@ fn times_anew(this: &Remediation, facts: &Facts) -> Vec<Effect> {
 
 /// A late cure answers another outage: between being allowed (the last approval; the alert and its
 /// grace in stage auto) and being sent, no more than `max_age` may pass, whatever kept it.
-fn is_late(this: &Remediation, facts: &Facts) -> bool {
+pub(super) fn is_late(this: &Remediation, facts: &Facts) -> bool {
     let allowed_at =
         this.approvals.last().map_or(facts.raised_at.plus(this.policy.grace), |approval| approval.at);
     facts.now.since(allowed_at) > facts.max_age
 }
 
-/// How long after the sending an answer is waited for.
-fn answer_within(this: &Remediation) -> Duration {
-    this.plan.as_ref().map_or(Duration::ZERO, |plan| plan.timeout) + ANSWER_MARGIN
-}
-
-fn hold(this: &Remediation, reason: Reason, now: Timestamp) -> Step {
+pub(super) fn hold(this: &Remediation, reason: Reason, now: Timestamp) -> Step {
     end(this, Outcome::Held, Ending::Gate { reason }, now)
 }
 
@@ -536,7 +422,7 @@ fn withdraw(this: &Remediation, now: Timestamp) -> Step {
 
 /// The end, and where it is said: in the declaration where there is one, else in a line of its own;
 /// in a report where something was sent.
-fn end(this: &Remediation, outcome: Outcome, why: Ending, now: Timestamp) -> Step {
+pub(super) fn end(this: &Remediation, outcome: Outcome, why: Ending, now: Timestamp) -> Step {
     let mut next = this.clone();
     let declared = !matches!(this.state, State::Resolving { .. });
     let mut effects = Vec::new();
@@ -554,6 +440,6 @@ fn end(this: &Remediation, outcome: Outcome, why: Ending, now: Timestamp) -> Ste
     Step { next, effects }
 }
 
-fn not_waiting(this: &Remediation) -> Outcomes {
+pub(super) fn not_waiting(this: &Remediation) -> Outcomes {
     Err(Refused::NotWaiting { state: this.state.name() })
 }

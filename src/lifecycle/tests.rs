@@ -151,6 +151,7 @@ fn new(stage: Stage, approvals: u32, trigger: Trigger) -> Remediation {
         declaration: None,
         report: None,
         sent_at: None,
+        sent_again: Vec::new(),
         command_id: None,
         ran: None,
         state: State::Resolving { until: RAISED },
@@ -186,6 +187,25 @@ fn counting() -> Remediation {
 /// Approved in second 60, and with SSM from then on.
 fn sending() -> Remediation {
     lived(of_alert(Stage::Approve), &[(0, resolved()), (1, posted()), (60, approved("U1"))])
+}
+
+/// Its answer was lost, and a second copy is on the way.
+fn sending_again() -> Remediation {
+    step(&sending(), &Input::SendLost { why: "why".into() }, &calm(at(63))).unwrap().next
+}
+
+/// It was lost, it is not wanted any more, and the host is asked.
+fn lost_and_asking() -> Remediation {
+    let paused = Facts { pause: Some(pause()), ..calm(at(65)) };
+    step(&sending_again(), &Input::SendLost { why: "why".into() }, &paused).unwrap().next
+}
+
+/// The same with a document in place of shell lines.
+fn documented(mut this: Remediation) -> Remediation {
+    if let Some(plan) = &mut this.plan {
+        plan.work = Work::Document { name: "Acme-RestartReplica".into(), parameters: BTreeMap::new() };
+    }
+    this
 }
 
 fn running() -> Remediation {

@@ -194,8 +194,14 @@ fn next(this: &Remediation, context: &Context) -> Line {
                 why::because(line.ours("Allowed, and waits: "), reason, &this.rule_key.to_string(), context);
             line.ours(". Waiting since ").time(*since, now).ours("; press Hold to stop it.")
         }
+        State::Sending { .. } if !this.sent_again.is_empty() => line.ours(
+            "SSM's answer was lost, so the command is sent once more as the same run; the host runs one copy of it.",
+        ),
         State::Sending { .. } => line.ours("The command is on its way to SSM."),
-        State::Running { .. } => {
+        State::Running { .. } if this.command_id.is_none() => {
+            line.ours("SSM's answer was lost; the host is asked what became of the run.")
+        }
+        State::Running { asking, .. } => {
             // SSM has it; whether the host began is not known before it answers.
             let line = line.ours("With SSM");
             let line = match this.sent_at {
@@ -206,7 +212,11 @@ fn next(this: &Remediation, context: &Context) -> Line {
                 Some(id) => line.ours(" as ").code(id),
                 None => line,
             };
-            line.ours("; waits for the answer.")
+            if *asking {
+                line.ours("; it has no answer in time, so the host itself is asked.")
+            } else {
+                line.ours("; waits for the answer.")
+            }
         }
         State::Settling { until } => {
             line.ours("Ran well; waits for the alert to resolve until ").time(*until, now).ours(".")

@@ -1,6 +1,7 @@
 # The fence: a folder named after the run, which one copy alone can make. In it stand: heal-by, a link
 # whose text says which process is at work (a link takes no room on a full disk); result, the verdict
-# as it was printed; kept, where the disk is full, a link to the folder that has the result instead.
+# as it was printed; kept, where the disk is full, a link to the folder that has the result instead;
+# work, a link to the folder in which the run works, by which it is told how far a run came that was killed.
 heal_prune() ( # $1: how many runs stay, the newest; of those no run older than 30 days
 	# What is not surely a run's stays, as does what may still be asked for or repeated.
 	cd "$heal_fence" || exit
@@ -16,7 +17,9 @@ heal_prune() ( # $1: how many runs stay, the newest; of those no run older than 
 		heal_at_work "$heal_o" && continue
 		heal_k=$(cd -P "$heal_o/kept" && pwd -P) || heal_k=
 		case $heal_k in */heal.????????) rm -f "$heal_k/result" && rmdir "$heal_k" ;; esac
-		rm -f "$heal_o/result.new" "$heal_o/kept" "$heal_o/result" "$heal_o/heal-by"
+		heal_k=$(cd -P "$heal_o/work" && pwd -P) || heal_k=
+		case $heal_k in */heal.????????) [ ! -O "$heal_k" ] || rm -rf "$heal_k" ;; esac
+		rm -f "$heal_o/result.new" "$heal_o/kept" "$heal_o/work" "$heal_o/result" "$heal_o/heal-by"
 		rmdir "$heal_o"
 	done
 ) >/dev/null 2>&1

@@ -13,6 +13,7 @@ done
 if [ -z "$heal_dir" ]; then
 	heal_short unprepared 90 "no private folder with 1 MB of room in /run, /dev/shm, /tmp or /var/tmp; nothing was run"
 fi
+ln -s "$heal_dir" "$heal_mine/work" 2>/dev/null
 heal_watch() { # cuts the middle out of a flood of output before it fills the disk
 	while kill -0 "$$" && { sleep 0.2 || sleep 1; }; do
 		read -r heal_n _ <"$heal_dir/now" || continue
@@ -59,6 +60,7 @@ heal_tell() { # $1: how it ended, $2: exit code. Left for other copies first, pr
 	trap '' TERM INT HUP
 	if heal_report "$1" "$2" 2>/dev/null >"$heal_dir/result"; then
 		heal_leave "$heal_dir/result"
+		rm -f "$heal_mine/work"
 		cat "$heal_dir/result"
 	else
 		heal_report "$1" "$2"

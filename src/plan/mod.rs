@@ -19,7 +19,8 @@ mod tests;
 pub use make::plan;
 pub use output::{ReadOutput, StepRan, read_output};
 pub use script::{
-    ENDED_EARLY, FENCE_DIR, FENCE_DIR_MAX, LATE, STDOUT_KEPT, UNFENCED, UNPREPARED, UNTOLD, ask_script,
+    BEGINS_WITHIN, ENDED_EARLY, FENCE_DIR, FENCE_DIR_MAX, LATE, STDOUT_KEPT, UNFENCED, UNPREPARED, UNTOLD,
+    ask_script,
 };
 
 /// Names one remediation everywhere: in the store, in message metadata, as the run's id in SSM's
@@ -120,4 +121,12 @@ pub struct Fence {
     pub dir: String,
     /// Seconds since 1970 by the host's clock; a copy that comes later runs nothing.
     pub deadline: i64,
+}
+
+impl Fence {
+    /// Of the copy that was sent then, as it is kept with the remediation: so whoever asks the host
+    /// later knows to the second until when that copy may begin.
+    pub fn of_copy(dir: &str, sent_at: crate::time::Timestamp) -> Fence {
+        Fence { dir: dir.to_owned(), deadline: sent_at.plus(BEGINS_WITHIN).as_secs() }
+    }
 }

@@ -10,6 +10,7 @@
 //! whatever SSM and heal send it, and keeps what came of it for whoever asks (`told.sh`).
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use super::{Fence, Plan, RemediationId, StepKind, Work};
 
@@ -27,6 +28,14 @@ pub const LATE: i32 = 92;
 pub const UNFENCED: i32 = 93;
 /// Exit code of a second copy, which ran nothing and could not learn what the first did.
 pub const UNTOLD: i32 = 94;
+
+/// So long after it was sent a copy of a run may begin on its host; one that comes later runs nothing.
+/// What the sending takes (10 s a try), what SSM may take to hand it to the agent (30 s, its least; an
+/// agent that is there takes it within a second), and the four minutes by which a host's clock may be
+/// ahead of ours: an agent whose clock is five minutes off reaches no AWS service (signatures are
+/// refused; AWS General Reference, "Signature Version 4"). With the default timeout SSM gives a
+/// delivery up after that (330 s), so that a host's "nothing" is final.
+pub const BEGINS_WITHIN: Duration = Duration::from_secs(300);
 
 /// Where the fences stand unless the config says otherwise.
 pub const FENCE_DIR: &str = "/var/lib/heal";

@@ -36,6 +36,28 @@ heal/1 $heal_run end"
 	printf '%s\n' "$heal_text"
 	exit "$2"
 }
+heal_half() { # the verdict of a copy that ended half-way: its steps so far. Fails where nothing is left of it
+	heal_d=$(cd -P "$heal_mine/work" && pwd -P) && [ -O "$heal_d" ] && [ -f "$heal_d/steps" ] || return 1
+	case $heal_d in */heal.????????) ;; *) return 1 ;; esac
+	echo "heal/1 run=$heal_run end=interrupted exit=94"
+	head -c 6000 "$heal_d/steps"
+	if read -r heal_n heal_w _ <"$heal_d/now"; then echo "heal/1 step=$heal_n kind=$heal_w exit=unknown ms=unknown"; fi
+	echo "heal: this run was ended half-way on the host"
+	heal_n=0
+	while [ -e "$heal_d/$((heal_n + 1))" ]; do heal_n=$((heal_n + 1)); done
+	heal_i=0
+	while [ "$heal_i" -lt "$heal_n" ]; do
+		heal_i=$((heal_i + 1))
+		heal_o=$heal_d/$heal_i
+		[ -s "$heal_o" ] || [ -s "$heal_o.tail" ] || continue
+		echo "heal/1 $heal_run output of step=$heal_i"
+		heal_c=$(($(cat "$heal_o.head" "$heal_o.tail" "$heal_o" | wc -c) - 14000 / heal_n))
+		[ "$heal_c" -le 0 ] || printf '[heal: %s bytes left out]\n' "$heal_c"
+		cat "$heal_o.head" "$heal_o.tail" "$heal_o" | tail -c "$((14000 / heal_n))" | tr -d '\000'
+		echo
+	done
+	echo "heal/1 $heal_run end"
+} 2>/dev/null
 heal_first() { # $1: milliseconds to wait. The verdict of the copy that made the fence, as it printed it
 	if [ -L "$heal_mine" ] || [ ! -d "$heal_mine" ] || [ ! -O "$heal_mine" ]; then
 		heal_short unfenced 93 "$heal_mine is not a folder of this user's; this copy ran nothing"
@@ -60,6 +82,7 @@ heal_first() { # $1: milliseconds to wait. The verdict of the copy that made the
 			[ "$heal_s" -lt "$1" ] ||
 				heal_short working 94 "an earlier copy of this run is still at work; this copy ran nothing"
 		elif [ -n "$heal_l" ] || [ "$heal_s" -ge 3000 ]; then # it had time to say who it is
+			heal_half && exit 94
 			heal_short interrupted 94 "an earlier copy of this run ended half-way; this copy ran nothing"
 		fi
 		if [ "$heal_s" -lt 5000 ]; then sleep 0.1 || sleep 1; else sleep 1; fi

@@ -27,6 +27,8 @@ pub(super) enum Reply {
     Lost,
     /// Done, and the answer never comes.
     Hangs,
+    /// Done so much later, and the answer never comes.
+    Lands(Duration),
 }
 
 #[derive(Clone, Debug)]
@@ -268,6 +270,15 @@ async fn method(
             Response::new(Body::from_stream(broken))
         }
         Some(Reply::Hangs) => std::future::pending().await,
+        Some(Reply::Lands(later)) => {
+            // On a task of its own: the caller will have hung up by then.
+            tokio::spawn(async move {
+                tokio::time::sleep(later).await;
+                let mut inner = shared.inner.lock().unwrap();
+                inner.work(&shared.base, &method, &body);
+            });
+            std::future::pending().await
+        }
     }
 }
 

@@ -9,7 +9,6 @@ mod columns;
 mod postgres;
 mod serve;
 mod sqlite;
-mod sqlite_tx;
 #[cfg(test)]
 mod tests;
 mod tx;
@@ -23,9 +22,10 @@ use crate::config::Postgres;
 pub use postgres::{Seen, look};
 use serve::{Asked, Job, Reach};
 pub use serve::{Cut, Moment, Verdict};
+pub use sqlite::backup;
 pub use tx::{
-    AlertRow, Beat, HistoryRow, Kept, Limit, NewAlert, Notice, Orphans, Owed, Record, Standing, Subject,
-    Tally, Tx,
+    AlertRow, Beat, HistoryRow, Kept, Limit, NewAlert, Notice, Orphans, Owed, Past, Record, Standing,
+    Subject, Tally, Trimmed, Tx,
 };
 
 /// Why the store could not do something.

@@ -137,6 +137,51 @@ pub struct Orphans {
     pub owed: usize,
 }
 
+/// What grows with every alert, and goes when it is old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Past {
+    /// Finished remediations, each with all its lines in the journal, by the moment of their end. One that
+    /// owes something stays, as does one with a younger line.
+    Remediations,
+    /// Lines of the journal that belong to no remediation.
+    Journal,
+    /// Alerts that no remediation refers to, by the moment they were read.
+    Alerts,
+    /// Deliveries that were taken.
+    Deliveries,
+    /// Pauses, by the moment of their end.
+    Pauses,
+    /// Notes with a time ([`Tx::set_passing_note`]).
+    Notes,
+}
+
+impl Past {
+    /// In the order in which they are trimmed: an alert can go once its remediations went.
+    pub const ALL: [Past; 6] =
+        [Past::Remediations, Past::Journal, Past::Alerts, Past::Deliveries, Past::Pauses, Past::Notes];
+
+    /// The table's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Past::Remediations => "remediations",
+            Past::Journal => "journal",
+            Past::Alerts => "alerts",
+            Past::Deliveries => "deliveries",
+            Past::Pauses => "pauses",
+            Past::Notes => "notes",
+        }
+    }
+}
+
+/// What one batch of trimming did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Rows that went, lines of the journal included.
+    pub rows: usize,
+    /// Whether the limit ended it, so that there may be more.
+    pub more: bool,
+}
+
 /// The store within one transaction.
 pub trait Tx {
     /// This replica's number; see [`super::Store::number`].
@@ -308,5 +353,22 @@ pub trait Tx {
     fn tallies(&mut self) -> Result<Vec<Tally>>;
     /// A small named value.
     fn note(&mut self, name: &str) -> Result<Option<String>>;
+    /// Sets a note that stays until it is set anew.
     fn set_note(&mut self, name: &str, value: &str) -> Result<()>;
+    /// Sets a note about something that passes: it is trimmed once `at` is long ago.
+    fn set_passing_note(&mut self, name: &str, value: &str, at: Timestamp) -> Result<()>;
+
+    /// Deletes what is older than `before`, the oldest first, and stops at about `limit` rows (a
+    /// remediation goes with its journal or not at all, so the last one may go beyond it).
+    ///
+    /// - `Remediations`: `open = 0 AND coalesce(ended_at, opened_at) < before`, no row in `outbox`, no line in
+    ///   `journal` with `at >= before`, and not the one that the newest line of the journal belongs to;
+    ///   with them `journal WHERE remediation = id`.
+    /// - `Journal`: `remediation IS NULL AND at < before`, but never the newest line: effects are numbered
+    ///   after it, and those numbers only grow.
+    /// - `Alerts`: `received_at < before`, and no row in `remediations` has it as its `alert`.
+    /// - `Deliveries`: `at < before`. `Pauses`: `coalesce(ended_at, until) < before`. `Notes`: `at < before`.
+    ///
+    /// An open remediation, its alert and its journal never go.
+    fn trim(&mut self, past: Past, before: Timestamp, limit: usize) -> Result<Trimmed>;
 }

@@ -31,11 +31,13 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Final::Failed),
         1 => Just(Final::DeliveryTimedOut),
         1 => Just(Final::Undeliverable),
+        2 => Just(Final::Late),
         1 => Just(Final::Other("Odd".into())),
     ];
     let why = || "why".to_owned();
     let input = prop_oneof![
-        6 => Just(resolved()),
+        5 => Just(resolved()),
+        1 => Just(Input::TargetResolved(Ok((target(), documented(sending()).plan.unwrap())))),
         1 => Just(Input::TargetResolved(Err(Unusable::NotNamed))),
         6 => Just(posted()),
         1 => Just(Input::DeclarationRefused { why: why() }),
@@ -46,7 +48,10 @@ fn event() -> impl Strategy<Value = Event> {
         6 => Just(Input::SendAccepted { command_id: "c-1".into() }),
         1 => Just(Input::SendRefused { why: why() }),
         4 => (0_u64..40).prop_map(|wait| Input::SendThrottled { retry_after: Duration::from_secs(wait) }),
+        4 => Just(Input::SendLost { why: why() }),
         1 => Just(Input::SendUnclear { why: why() }),
+        1 => Just(Input::RunUnseen { why: why() }),
+        1 => Just(Input::HostSilent { why: why() }),
         2 => Just(Input::RunSeen { steps: ran(Final::Success).steps }),
         3 => finals.prop_map(|ended_as| Input::RunEnded { ran: ran(ended_as) }),
         3 => Just(Input::ReportPosted { ts: "1795410070.000100".into() }),
@@ -186,7 +191,8 @@ impl Life {
             }
         }
         let taken = step(&before, input, &facts);
-        if matches!(input, Input::SendThrottled { .. }) && matches!(before.state, State::Sending { .. }) {
+        let in_sending = matches!(before.state, State::Sending { .. });
+        if matches!(input, Input::SendThrottled { .. }) && in_sending {
             self.maybe_taken -= 1;
         }
         let by_person = matches!(before.trigger, Trigger::Person { .. });
@@ -199,9 +205,17 @@ impl Life {
         }
         let Ok(taken) = taken else { return };
         if taken.effects.contains(&Effect::Send) {
-            self.may_send();
             self.maybe_taken += 1;
-            assert_eq!(self.maybe_taken, 1, "two for one approval");
+            if in_sending {
+                self.may_send_again(&taken.next);
+            } else {
+                self.may_send();
+                assert_eq!(self.maybe_taken, 1, "two for one approval");
+            }
+        }
+        let asked = matches!(before.state, State::Running { asking: true, .. });
+        if *input == Input::Woken && taken.next.outcome() == Some(Outcome::Unknown) && before.is_fenced() {
+            assert!(asked, "unknown, and the host was not asked: {before:?}");
         }
         for once in [Effect::Resolve, Effect::Declare, Effect::Report] {
             let again = taken.effects.contains(&once) && self.owed.contains(&once);
@@ -241,6 +255,20 @@ impl Life {
         assert!(facts.resolved_at.is_none() || by_person, "sent after the alert resolved");
         let cooling = facts.cooldown_until.is_some_and(|until| until > facts.now);
         assert!(!cooling || facts.ordered, "sent in cooldown");
+    }
+
+    /// The only conditions under which another copy of a run goes out.
+    fn may_send_again(&self, next: &Remediation) {
+        let facts = &self.facts;
+        assert!(self.this.is_fenced(), "only a fence makes a second copy harmless");
+        assert!(self.maybe_taken <= 4 && next.sent_again.len() <= 3, "copies without end");
+        assert_eq!(next.last_sent_at(), Some(facts.now), "its deadline on the host would be wrong");
+        assert_eq!(next.sent_at, self.this.sent_at, "the first one was when it was");
+        assert!(facts.pause.is_none() && !facts.rule_changed, "sent again though it was stopped");
+        let by_person = matches!(next.trigger, Trigger::Person { .. });
+        assert!(facts.resolved_at.is_none() || by_person, "sent again after the alert resolved");
+        let allowed_at = next.approvals.last().map_or(RAISED.plus(next.policy.grace), |one| one.at);
+        assert!(facts.now.since(allowed_at) <= facts.max_age, "a late cure answers another outage");
     }
 
     /// With nothing heard any more and time passing, every life ends.

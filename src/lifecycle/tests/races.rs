@@ -116,7 +116,7 @@ fn an_alert_that_resolves_while_the_commands_run_is_healed_by_them_and_not_cance
 
 #[test]
 fn an_answer_of_ssm_after_its_deadline_changes_no_outcome() {
-    let sent = sending();
+    let sent = documented(sending());
     let unknown = step(&sent, &Input::Woken, &calm(sent.state.due_at().unwrap())).unwrap().next;
     assert_eq!(outcome(&unknown).0, Outcome::Unknown);
     let late = Input::SendAccepted { command_id: "c-1".into() };
@@ -155,4 +155,73 @@ fn an_alert_that_resolves_does_not_withdraw_what_a_person_asked_for() {
     assert_eq!(step(&this, &Input::Woken, &facts), Err(Refused::Nothing));
     assert_eq!(step(&this, &approved("U1"), &facts), Err(Refused::OwnRequest));
     assert!(step(&this, &approved("U2"), &facts).unwrap().effects.contains(&Effect::Send));
+}
+
+#[test]
+fn an_answer_of_ssm_after_its_deadline_is_welcome_while_the_host_is_asked() {
+    let asking = step(&sending(), &Input::Woken, &calm(sending().state.due_at().unwrap())).unwrap().next;
+    assert!(asking.is_in_doubt() && asking.state.takes_instance(), "{:?}", asking.state);
+    let late = Input::SendAccepted { command_id: "c-1".into() };
+    let found = step(&asking, &late, &calm(at(200))).unwrap().next;
+    assert!(matches!(found.state, State::Running { asking: false, .. }) && !found.is_in_doubt());
+    assert_eq!(found.state.due_at(), asking.state.due_at().max(Some(at(200 + 390))));
+    let other = Input::SendAccepted { command_id: "c-2".into() };
+    assert_eq!(step(&found, &other, &calm(at(201))), Err(Refused::NotWaiting { state: "running" }));
+}
+
+#[test]
+fn what_ssm_says_of_a_second_copy_it_does_not_say_of_the_first() {
+    let refused = Input::SendRefused { why: "no".into() };
+    let asked = step(&sending_again(), &refused, &calm(at(64))).unwrap().next;
+    assert!(matches!(asked.state, State::Running { asking: true, .. }), "{:?}", asked.state);
+    let throttled = Input::SendThrottled { retry_after: Duration::from_secs(5) };
+    let again = step(&sending_again(), &throttled, &calm(at(70))).unwrap();
+    assert_eq!(again.effects, [Effect::Send]);
+    assert_eq!((again.next.sent_at, again.next.sent_again.as_slice()), (Some(at(60)), &[at(70)][..]));
+    let late = calm(at(60).plus(MAX_AGE).plus(Duration::from_secs(1)));
+    assert!(
+        step(&sending_again(), &throttled, &late).unwrap().effects.iter().all(|one| *one != Effect::Send)
+    );
+}
+
+#[test]
+fn a_lost_run_is_sent_three_times_more_and_not_without_end() {
+    let lost = Input::SendLost { why: "why".into() };
+    let mut this = sending();
+    for copies in 1..=3 {
+        let again = step(&this, &lost, &calm(at(60 + copies))).unwrap();
+        assert!(again.effects.contains(&Effect::Send));
+        this = again.next;
+    }
+    let asked = step(&this, &lost, &calm(at(64))).unwrap();
+    assert!(!asked.effects.contains(&Effect::Send));
+    // As long as any copy may begin or be at work, and a while after.
+    let until = at(63).plus(crate::plan::BEGINS_WITHIN).plus(Duration::from_secs(300 + 180));
+    assert_eq!(asked.next.state.due_at(), Some(until));
+}
+
+#[test]
+fn no_deadline_ends_what_aws_could_not_be_asked_about_for_a_while() {
+    let unseen = Input::RunUnseen { why: "away".into() };
+    let mut this = running();
+    assert_eq!(step(&this, &unseen, &calm(at(100))), Err(Refused::Nothing), "it is far yet");
+    let mut now = at(0);
+    while let Ok(put_off) = step(&this, &unseen, &calm(Timestamp(this.state.due_at().unwrap().0 - 30_000))) {
+        assert!(put_off.effects.is_empty() && put_off.next.state.due_at() > this.state.due_at());
+        this = put_off.next;
+        now = this.state.due_at().unwrap();
+    }
+    assert_eq!(now, at(60 + 390 + 2 * 3600), "and not for ever");
+}
+
+#[test]
+fn slack_took_the_declaration_so_late_that_nobody_is_to_approve_it() {
+    for stage in [Stage::Approve, Stage::Auto] {
+        let held = step(&declaring(stage), &posted(), &calm(RAISED.plus(MAX_AGE))).unwrap();
+        assert!(matches!(
+            outcome(&held.next),
+            (Outcome::Held, Ending::Gate { reason: Reason::Stale { .. } })
+        ));
+        assert_eq!(held.effects, [Effect::UpdateDeclaration, Effect::React], "the message must say so");
+    }
 }

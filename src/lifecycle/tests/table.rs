@@ -21,8 +21,11 @@ fn inputs() -> Vec<(&'static str, Input)> {
             | Input::SendAccepted { .. }
             | Input::SendRefused { .. }
             | Input::SendThrottled { .. }
+            | Input::SendLost { .. }
             | Input::SendUnclear { .. }
             | Input::RunSeen { .. }
+            | Input::RunUnseen { .. }
+            | Input::HostSilent { .. }
             | Input::RunEnded { .. }
             | Input::ReportPosted { .. } => {}
         }
@@ -54,14 +57,18 @@ fn inputs() -> Vec<(&'static str, Input)> {
         ("SSM takes the command", Input::SendAccepted { command_id: "c-1".into() }),
         ("SSM refuses the command", Input::SendRefused { why: why() }),
         ("SSM is throttling", Input::SendThrottled { retry_after: Duration::from_secs(5) }),
+        ("SSM's answer is lost", Input::SendLost { why: why() }),
         ("SSM's answer stays unclear", Input::SendUnclear { why: why() }),
         ("a step is seen", Input::RunSeen { steps: ran(Final::Success).steps }),
+        ("AWS cannot be asked", Input::RunUnseen { why: why() }),
+        ("the host is silent", Input::HostSilent { why: why() }),
         ("it ran well", ended(ran(Final::Success))),
         ("it failed", ended(ran(Final::Failed))),
         ("confirm failed", ended(confirm_failed)),
         ("it ran too long", ended(ran(Final::ExecutionTimedOut))),
         ("its delivery timed out", ended(ran(Final::DeliveryTimedOut))),
         ("it was undeliverable", ended(ran(Final::Undeliverable))),
+        ("the host says that nothing ran", ended(ran(Final::Late))),
         ("it was cancelled in SSM", ended(ran(Final::Cancelled))),
         ("it ended in an unknown word", ended(ran(Final::Other("Odd".into())))),
         ("the report is posted", Input::ReportPosted { ts: "1795410070.000100".into() }),
@@ -193,13 +200,20 @@ fn the_whole_table_reads_as_meant() {
     let throttled = Input::SendThrottled { retry_after: Duration::from_secs(5) };
     let throttled = step(&sending(), &throttled, &calm(at(60))).unwrap().next;
     page(&mut out, "waiting for SSM", &throttled, at(62), &[woken()]);
+    let lost = || ("SSM's answer is lost", Input::SendLost { why: String::new() });
     page(
         &mut out,
         "sending",
         &sending(),
         at(62),
-        &[woken(), ("SSM is throttling", Input::SendThrottled { retry_after: Duration::from_secs(5) })],
+        &[
+            lost(),
+            woken(),
+            ("SSM is throttling", Input::SendThrottled { retry_after: Duration::from_secs(5) }),
+        ],
     );
+    page(&mut out, "sending, its answer lost", &sending_again(), at(64), &[woken(), lost()]);
+    page(&mut out, "sending a document", &documented(sending()), at(62), &[woken()]);
     page(
         &mut out,
         "running",
@@ -207,6 +221,11 @@ fn the_whole_table_reads_as_meant() {
         at(62),
         &[woken(), ("it ran well", Input::RunEnded { ran: ran(Final::Success) })],
     );
+    page(&mut out, "running a document", &documented(running()), at(62), &[woken()]);
+    let asking = step(&running(), &Input::Woken, &calm(running().state.due_at().unwrap())).unwrap().next;
+    page(&mut out, "running, the host asked", &asking, at(452), &[woken()]);
+    let late = ("the host says that nothing ran", Input::RunEnded { ran: ran(Final::Late) });
+    page(&mut out, "lost, the host asked", &lost_and_asking(), at(66), &[woken(), late]);
     page(&mut out, "settling", &settling(), at(80), &[woken()]);
     let observed = step(&declaring(Stage::Observe), &posted(), &calm(at(1))).unwrap().next;
     page(&mut out, "observed", &observed, at(2), &[]);

@@ -86,6 +86,7 @@ pub(super) fn remediation(stage: Stage, state: State) -> Remediation {
         declaration: Some("1795409991.000100".into()),
         report: None,
         sent_at: None,
+        sent_again: Vec::new(),
         command_id: None,
         ran: None,
         state,
@@ -96,6 +97,14 @@ pub(super) fn approved(mut this: Remediation) -> Remediation {
     this.approvals.push(Approval { user: "U0ALICE".into(), at: at(-5) });
     this.sent_at = Some(at(-4));
     this.command_id = Some("0b1c2d3e-1111-2222-3333-444455556666".into());
+    this
+}
+
+/// A run whose sending was lost and repeated.
+fn lost(state: State, command_id: Option<&str>) -> Remediation {
+    let mut this = approved(remediation(Stage::Approve, state));
+    this.sent_again.push(at(-1));
+    this.command_id = command_id.map(str::to_owned);
     this
 }
 
@@ -185,6 +194,7 @@ pub(super) fn stories() -> Vec<(&'static str, Remediation)> {
         Stage::Auto,
         State::Running {
             until: at(300),
+            asking: false,
             steps: vec![
                 StepRan {
                     kind: None,
@@ -242,6 +252,12 @@ pub(super) fn stories() -> Vec<(&'static str, Remediation)> {
             ),
         ),
         ("sending", approved(remediation(Stage::Approve, State::Sending { until: at(60) }))),
+        ("sending_again", lost(State::Sending { until: at(60) }, None)),
+        ("running_lost", lost(State::Running { until: at(60), steps: Vec::new(), asking: true }, None)),
+        (
+            "running_asked",
+            lost(State::Running { until: at(60), steps: Vec::new(), asking: true }, Some("c-1")),
+        ),
         ("running_automation", automation),
         ("settling", settling),
         ("observed_document", document),

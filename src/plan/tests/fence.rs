@@ -67,6 +67,18 @@ impl Host {
         begun
     }
 
+    /// A run whose second step prints, and is then killed with all that belongs to it.
+    fn killed_half_way(&self, prints: &str) -> Plan {
+        let begun = self.folder.path().join("begun");
+        let plan = self.plan(&format!("{prints}; echo >{}; sleep 60", begun.display()));
+        let mut first = self.begin(&plan);
+        until(|| begun.exists());
+        let group = format!("-{}", first.id());
+        assert!(Command::new("kill").args(["-9", "--", &group]).status().unwrap().success());
+        first.wait().unwrap();
+        plan
+    }
+
     fn waiting(&self) -> Plan {
         let go = self.folder.path().join("go");
         self.plan(&format!("while ! [ -e {} ]; do sleep 0.02; done; echo gone", go.display()))
@@ -172,15 +184,46 @@ fn a_second_copy_waits_for_the_first_and_not_for_ever() {
 #[test]
 fn a_copy_that_was_killed_half_way_is_said_to_be_and_nothing_runs_again() {
     Host::each(|host| {
-        let plan = host.waiting();
-        let mut first = host.begin(&plan);
-        let group = format!("-{}", first.id());
-        assert!(Command::new("kill").args(["-9", "--", &group]).status().unwrap().success());
-        first.wait().unwrap();
+        let plan = host.killed_half_way("echo half of it");
         let second = host.run(&plan);
         assert_eq!((second.code, end(&second)), (Some(UNTOLD), "interrupted"));
-        assert_eq!(end(&host.ask(&plan, 0)), "interrupted");
+        let told = host.ask(&plan, 0);
+        assert_eq!((end(&told), told.read.complete), ("interrupted", true));
+        assert_eq!(told.read, second.read);
+        // How far it came, as far as it is known.
+        let steps: Vec<_> = told.read.steps.iter().map(|step| (step.exit, step.output.as_str())).collect();
+        assert_eq!(steps, [(Some(0), ""), (None, "half of it\n")]);
+        assert!(told.read.steps[0].millis.is_some() && told.read.steps[1].millis.is_none());
+        assert!(told.read.rest.contains("ended half-way"), "{}", told.read.rest);
         assert_eq!(host.ran(), 1);
+        // Its work folder goes with it, once nobody asks any more.
+        let work = std::fs::read_link(host.of_run().join("work")).unwrap();
+        assert!(work.join("steps").exists());
+        aged(&host.of_run(), "40 days ago");
+        let other = RemediationId("another".to_owned());
+        let script = commands(&["true"]).script(&other, &fence(&host.fences())).unwrap();
+        run_script(host.shell, &plan, &script, |_| {});
+        assert!(!work.exists() && !host.of_run().exists());
+    });
+}
+
+#[test]
+fn of_a_killed_flood_the_end_is_told_and_no_half_line() {
+    Host::each(|host| {
+        let plan = host.killed_half_way("seq 1 30000 | sed 's/^/password=x/'");
+        let told = host.ask(&plan, 0);
+        assert!(told.stdout.len() < STDOUT_KEPT, "{}", told.stdout.len());
+        let output = &told.read.steps[1].output;
+        assert!(output.starts_with("[heal: ") && output.trim_end().ends_with("[redacted]"), "{output}");
+        assert!(!output.contains("x30000"), "{output}");
+    });
+}
+
+#[test]
+fn a_run_that_ended_leaves_no_trace_of_where_it_worked() {
+    Host::each(|host| {
+        assert_eq!(end(&host.run(&host.plan("true"))), "done");
+        assert!(host.of_run().join("work").symlink_metadata().is_err());
     });
 }
 

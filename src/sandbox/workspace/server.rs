@@ -185,7 +185,11 @@ async fn web_api(
         Some(args) => Args { token: args.token, ..Args::default() },
         None => return Ok(answer(shared, &Reply::refused("invalid_json"))),
     };
-    let fault = shared.update(|view| take_fault(view, method));
+    let channel = args.text("channel").unwrap_or_default();
+    let fault = shared.update(|view| {
+        view.patience.called(method, &channel, Instant::now());
+        take_fault(view, method)
+    });
     let reply = match &fault {
         Some(Fault::ResetBefore) => {
             record(shared, method, &args, at, 0, Value::Null);
@@ -200,6 +204,9 @@ async fn web_api(
         }
         Some(Fault::ResetAfter) | None => shared.update(|view| api::call(view, method, &args)),
     };
+    if let Some(seconds) = reply.retry_after {
+        shared.update(|view| view.patience.told(method, &channel, seconds, Instant::now()));
+    }
     if fault == Some(Fault::ResetAfter) {
         record(shared, method, &args, at, 0, reply.body);
         return Err(io::Error::other("reset after handling"));

@@ -47,6 +47,10 @@ pub(super) struct Queued {
     merge: Option<String>,
     pub maybe_done: bool,
     pub failures: u32,
+    /// When the last try began.
+    pub began: Option<Instant>,
+    /// An earlier try may land until then: it is looked for, and not repeated.
+    pub lands_by: Option<Instant>,
     place: Place,
     pub done: oneshot::Sender<Done>,
     channel: usize,
@@ -180,6 +184,8 @@ impl Lanes {
                 merge: job.merge,
                 maybe_done: job.maybe_done,
                 failures: 0,
+                began: None,
+                lands_by: None,
                 place: Place::Behind,
                 done,
                 channel,
@@ -208,24 +214,22 @@ impl Lanes {
 
     /// The next job to start, now under way; None when nothing may start before [`Lanes::wakes_at`] or an end.
     /// Unless all may go, only answers to people who wait do.
-    pub(super) fn start(
-        &mut self,
-        now: Instant,
-        limits: &Known<'_>,
-        all_may: bool,
-    ) -> Option<(Id, Arc<Call>, bool)> {
+    pub(super) fn start(&mut self, now: Instant, limits: &Known<'_>, all_may: bool) -> Option<(Id, &Queued)> {
         self.wake(now);
-        while let Some(index) = self.ring.pop_front() {
+        let started = loop {
+            let index = self.ring.pop_front()?;
             self.channels[index].in_ring = false;
             let Some(id) = self.pick(index, now, limits, all_may) else { continue };
             // Its turn is over; it goes to the end of the line.
             self.enter_ring(index);
             if let Some(job) = self.jobs.get_mut(&id) {
                 job.place = Place::UnderWay;
-                return Some((id, Arc::clone(&job.call), job.maybe_done));
+                job.began = Some(now);
+                break Some(id);
             }
-        }
-        None
+        };
+        let id = started?;
+        self.jobs.get(&id).map(|job| (id, job))
     }
 
     /// When something sleeping wakes.

@@ -170,7 +170,7 @@ enum Tried {
     Failed(Error),
     /// The search for an earlier try failed; whether that was done is still open.
     NotFoundOut(Error),
-    /// Searched for and not there; and meanwhile nothing may be sent any more.
+    /// Searched for and not there; and it may not be sent now.
     MayNot,
 }
 
@@ -232,13 +232,13 @@ impl Call {
         self.method().answers_people().then_some(4)
     }
 
-    /// One try; with `look_first` only after a search for an earlier one. The search takes its time, so
-    /// whether anything may be sent is asked once more after it.
+    /// One try; with `look_first` only after a search for an earlier one, and then only if it may be sent
+    /// after that, for the search takes its time.
     async fn attempt(&self, client: &Client, look_first: bool, may_send: impl Fn() -> bool) -> Tried {
         if look_first && !self.is_idempotent() {
             match self.look_up(client).await {
                 Ok(Some(ts)) => return Tried::Sent(Some(ts)),
-                Ok(None) if may_send() || self.method().answers_people() => {}
+                Ok(None) if may_send() => {}
                 Ok(None) => return Tried::MayNot,
                 Err(error) => return Tried::NotFoundOut(error),
             }

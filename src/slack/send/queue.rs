@@ -15,6 +15,9 @@ use crate::slack::{Client, Error, Limited};
 
 /// The most that a pace rests in an outage; so long after its end the next call finds out.
 const LONGEST_REST: Duration = Duration::from_secs(5);
+/// What took Slack so long may take it as long again, and once more: until then an unanswered post is
+/// looked for and not repeated.
+const AS_LONG_AGAIN: u32 = 3;
 /// How often it is asked whether sending is allowed again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -209,9 +212,11 @@ impl Runner {
             }
             self.might = may;
             let next = self.lanes.start(now, &client.limits().known(), may);
-            let Some((id, call, look_first)) = next else { break };
-            let (client, may_send) = (client.clone(), Arc::clone(&self.may_send));
-            let task = self.calls.spawn(async move { call.attempt(&client, look_first, &*may_send).await });
+            let Some((id, job)) = next else { break };
+            let (client, call, look_first) = (client.clone(), Arc::clone(&job.call), job.maybe_done);
+            let (may_send, lands_by) = (Arc::clone(&self.may_send), job.lands_by);
+            let may = move || lands_by.is_none_or(|by| Instant::now() >= by) && may_send();
+            let task = self.calls.spawn(async move { call.attempt(&client, look_first, may).await });
             self.ids.insert(task.id(), id);
         }
     }
@@ -254,13 +259,21 @@ impl Runner {
         let Some(job) = self.lanes.returned(id, answer, searching, now, rest) else { return };
         let error = match tried {
             Tried::Sent(ts) => return self.lanes.finish(id, Done::Sent { ts }),
-            Tried::MayNot => return self.lanes.make_ready(id),
+            Tried::MayNot => {
+                return match job.lands_by.filter(|by| *by > now) {
+                    Some(by) => self.lanes.retry_at(id, by),
+                    None => self.lanes.make_ready(id),
+                };
+            }
             Tried::Failed(error) | Tried::NotFoundOut(error) => error,
         };
         let method = job.call.method();
         let channel = job.call.channel().to_owned();
         // It stays open once it is: a lost call that was not found yet may still land.
         job.maybe_done |= error.may_have_been_done();
+        if let (Error::Unclear { .. }, false, Some(began)) = (&error, searching, job.began) {
+            job.lands_by = Some(began + (now - began) * AS_LONG_AGAIN);
+        }
         match error {
             // The limit is known to the client now, and the line waits for it.
             Error::RateLimited { retry_after } => {

@@ -84,6 +84,16 @@ async fn a_post_whose_answer_was_lost_is_looked_up_and_not_doubled() {
     assert_eq!(world.fake.calls("chat.postMessage").len(), 2);
 }
 
+/// Cause: a post that Slack was slow with was looked for, not found, and made again; then the first landed.
+#[tokio::test]
+async fn a_post_that_lands_long_after_its_time_out_is_not_doubled() {
+    let world = World::start(8).await;
+    world.fake.script("chat.postMessage", [Reply::Lands(Duration::from_millis(3000))]);
+    assert_eq!(within(world.queue.submit(post("one"))).await, sent("1795133413.000001"));
+    assert_eq!(world.fake.calls("chat.postMessage").len(), 1);
+    assert_eq!(world.fake.messages().len(), 1);
+}
+
 #[tokio::test]
 async fn a_failed_search_never_leads_to_a_blind_repeat() {
     let world = World::start(8).await;
@@ -325,9 +335,9 @@ async fn a_limited_search_is_asked_by_nobody_before_its_time_and_holds_up_nothin
 /// Two processes with one token: what one meets the other is told, as a database would tell it.
 #[tokio::test]
 async fn two_queues_keep_one_limit_and_do_not_come_back_together() {
-    let one = World::start(8).await;
+    let one = World::start(2).await;
     let (stop, stopped) = watch::channel(false);
-    let (other, run) = Queue::new(one.fake.client(), quick(8), stopped);
+    let (other, run) = Queue::new(one.fake.client(), quick(2), stopped);
     tokio::spawn(run);
     for (from, to) in [(&one.queue, &other), (&other, &one.queue)] {
         let (mut met, to) = (from.limits(), to.clone());
@@ -343,19 +353,15 @@ async fn two_queues_keep_one_limit_and_do_not_come_back_together() {
             Call::Update { channel: "C1".into(), ts: format!("{number}.000001"), text: text("it is so") };
         queue.submit(Job::new(call, Priority::Report))
     };
-    let waiting: Vec<_> = (0..5).flat_map(|n| [update(&one.queue, n), update(&other, 10 + n)]).collect();
+    let waiting: Vec<_> = (0..4).flat_map(|n| [update(&one.queue, n), update(&other, 10 + n)]).collect();
     for done in waiting {
         let done = tokio::time::timeout(Duration::from_secs(40), done).await.unwrap();
         assert_eq!(done, Done::Sent { ts: None });
     }
     let (too_soon, refused) = one.fake.impatience("chat.update");
-    eprintln!("IMPAT {too_soon} {refused}");
-    for c in one.fake.calls("chat.update") {
-        eprintln!("{:?}", c.at);
-    }
     assert_eq!(too_soon, 0, "a call was made before Retry-After was over");
-    // All that were under way at first are told to wait (8 of each); afterwards hardly any.
-    assert!(refused <= 16 + 8, "{refused} calls were told to wait");
+    // Of those under way at first all but one are told to wait, and afterwards hardly any.
+    assert!(refused <= 3 + 5, "{refused} calls were told to wait");
     stop.send(true).unwrap();
 }
 

@@ -11,6 +11,7 @@ mod migrate;
 mod session;
 mod sql;
 mod tls;
+mod trim;
 mod tx;
 mod work;
 

@@ -118,6 +118,10 @@ pub(super) const STANDING: &str = "SELECT
 pub(super) const SUBJECT: &str = "SELECT r.body, r.alert, r.claimed_by, r.open, a.resolved_at
     FROM remediations r LEFT JOIN alerts a ON a.id = r.alert WHERE r.id = $1";
 
+/// Who has claimed what was last opened in the thread of a message, if that replica lives.
+pub(super) const CLAIMER: &str = "SELECT claimed_by FROM remediations
+    JOIN replicas ON replicas.number = claimed_by
+    WHERE channel = $1 AND ts = $2 ORDER BY opened_at DESC, id DESC LIMIT 1";
 /// Effects that are done, by remediation, name and generation.
 pub(super) const SETTLE: &str = "DELETE FROM outbox
     USING unnest($1::text[], $2::text[], $3::int8[]) AS done (remediation, effect, generation)
@@ -125,5 +129,6 @@ pub(super) const SETTLE: &str = "DELETE FROM outbox
     AND outbox.generation = done.generation";
 
 /// Notes, each name once.
-pub(super) const NOTE: &str = "INSERT INTO notes (name, value) SELECT * FROM unnest($1::text[], $2::text[])
-    ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+pub(super) const NOTE: &str = "INSERT INTO notes (name, value, at)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::int8[])
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at";

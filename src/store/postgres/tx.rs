@@ -2,21 +2,20 @@
 
 use tokio_postgres::Row;
 
-use super::session::Param;
-use super::sql;
 use super::work::{PostgresTx, text, values};
+use super::{sql, trim};
 use crate::alert::{Origin, Status};
 use crate::gate::Pause;
 use crate::lifecycle::{Effect, Remediation, RemediationId};
 use crate::rule::RuleKey;
 use crate::store::columns::{HISTORY_SEARCHED, corrupt, parse};
 use crate::store::{
-    AlertRow, Beat, Error, HistoryRow, Kept, Limit, NewAlert, Notice, Orphans, Owed, Record, Result,
-    Standing, Subject, Tally, Tx,
+    AlertRow, Beat, Error, HistoryRow, Kept, Limit, NewAlert, Notice, Orphans, Owed, Past, Record, Result,
+    Standing, Subject, Tally, Trimmed, Tx,
 };
 use crate::time::Timestamp;
 
-fn limited(limit: usize) -> i64 {
+pub(super) fn limited(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
@@ -515,14 +514,24 @@ impl Tx for PostgresTx<'_> {
         let name = text(name);
         let gathered = self.job.gathered.notes.get(&name).or_else(|| self.gathered.notes.get(&name));
         if let Some(value) = gathered {
-            return Ok(Some(value.clone()));
+            return Ok(Some(value.0.clone()));
         }
         self.one("SELECT value FROM notes WHERE name = $1", values![name])
     }
 
     fn set_note(&mut self, name: &str, value: &str) -> Result<()> {
-        self.job.gathered.notes.insert(text(name), text(value));
+        self.job.gathered.notes.insert(text(name), (text(value), None));
         self.job.wrote = true;
         Ok(())
+    }
+
+    fn set_passing_note(&mut self, name: &str, value: &str, at: Timestamp) -> Result<()> {
+        self.job.gathered.notes.insert(text(name), (text(value), Some(at.0)));
+        self.job.wrote = true;
+        Ok(())
+    }
+
+    fn trim(&mut self, past: Past, before: Timestamp, limit: usize) -> Result<Trimmed> {
+        trim::trim(self, past, before, limit)
     }
 }

@@ -11,14 +11,14 @@ use tokio_postgres::Row;
 use super::session::{Param, Session};
 use super::{Done, sql};
 use crate::gate::Pause;
-use crate::lifecycle::{Effect, Remediation, RemediationId};
+use crate::lifecycle::{Effect, Remediation, RemediationId, Trigger};
 use crate::store::columns::{body, columns, parse, parse_all};
 use crate::store::{Error, Owed, Record, Result, Subject};
 use crate::time::Timestamp;
 
 /// The parameters of a statement.
 macro_rules! values {
-    ($($value:expr),* $(,)?) => { vec![$(Box::new($value) as Param),*] };
+    ($($value:expr),* $(,)?) => { vec![$(Box::new($value) as $crate::store::postgres::session::Param),*] };
 }
 pub(super) use values;
 
@@ -51,7 +51,8 @@ pub(super) struct PostgresTx<'a> {
 pub(super) struct Gathered {
     /// By remediation and effect's name.
     pub(super) settled: HashMap<(String, &'static str), BTreeSet<i64>>,
-    pub(super) notes: BTreeMap<String, String>,
+    /// With the moment after which they may be trimmed.
+    pub(super) notes: BTreeMap<String, (String, Option<i64>)>,
 }
 
 impl Gathered {
@@ -137,8 +138,9 @@ impl<'a> PostgresTx<'a> {
             self.session.send(sql::SETTLE, values![rows.0, rows.1, rows.2])?;
         }
         if !notes.is_empty() {
-            let (names, kept): (Vec<String>, Vec<String>) = notes.into_iter().unzip();
-            self.session.send(sql::NOTE, values![names, kept])?;
+            let (names, kept): (Vec<String>, Vec<(String, Option<i64>)>) = notes.into_iter().unzip();
+            let (kept, at): (Vec<String>, Vec<Option<i64>>) = kept.into_iter().unzip();
+            self.session.send(sql::NOTE, values![names, kept, at])?;
         }
         Ok(Done { wrote: self.wrote, called: self.called, undone: self.undone && !self.shared })
     }
@@ -297,7 +299,8 @@ impl<'a> PostgresTx<'a> {
         effects: &[Effect],
     ) -> Result<Vec<Owed>> {
         let columns = columns(new);
-        let owed = self.owing(&new.id, effects, self.me);
+        let claimer = self.claimer_of(new)?;
+        let owed = self.owing(&new.id, effects, claimer);
         let (at, what, who, why) = line(record);
         let values = values![
             text(&new.id.0),
@@ -320,7 +323,7 @@ impl<'a> PostgresTx<'a> {
             columns.outcome,
             text(&body(new)?),
             columns.waits_for.as_deref().map(text),
-            self.me,
+            claimer,
             at,
             what,
             who,
@@ -333,8 +336,17 @@ impl<'a> PostgresTx<'a> {
         } else if self.write(sql::NEW, values)?.is_empty() {
             return Err(Error::Claimed(format!("{} is at work there", new.rule_key)));
         }
-        self.learn(new, self.me);
+        self.learn(new, claimer);
         Ok(owed)
+    }
+
+    /// Who has the thread has what follows in it: one message's reaction is set by one replica.
+    fn claimer_of(&mut self, new: &Remediation) -> Result<i64> {
+        if matches!(new.trigger, Trigger::Alert | Trigger::Person { .. }) {
+            return Ok(self.me);
+        }
+        let found = self.one(sql::CLAIMER, values![text(&new.origin.channel), text(&new.origin.ts)])?;
+        Ok(found.unwrap_or(self.me))
     }
 }
 

@@ -245,11 +245,20 @@ impl Story {
     }
 
     pub async fn start_bot(&mut self) {
+        self.begin_bot().await;
+        self.until_ready().await;
+    }
+
+    /// Starts the bot and does not wait for it to be ready.
+    pub async fn begin_bot(&mut self) {
         let bot = app::start(self.settings()).await.unwrap();
         if self.mode == Mode::Http {
             self.workspace.set_delivery(http_delivery(bot.listen));
         }
         self.bot = Some(bot);
+    }
+
+    pub async fn until_ready(&self) {
         let ready = async {
             while web::get(self.listen(), "/readyz").await.0 != 200 {
                 tokio::time::sleep(Duration::from_millis(5)).await;

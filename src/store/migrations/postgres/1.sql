@@ -16,6 +16,7 @@ CREATE TABLE deliveries (
     id TEXT PRIMARY KEY,
     at BIGINT NOT NULL
 );
+CREATE INDEX deliveries_age ON deliveries (at);
 
 CREATE TABLE alerts (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -35,6 +36,7 @@ CREATE TABLE alerts (
 -- An identity may be longer than what an index can hold.
 CREATE INDEX alerts_firing ON alerts (sender, hashtextextended(identity, 0))
     WHERE status = 'firing' AND resolved_at IS NULL;
+CREATE INDEX alerts_age ON alerts (received_at);
 CREATE INDEX alerts_resolved ON alerts (sender, hashtextextended(identity, 0), at) WHERE status = 'resolved';
 
 CREATE TABLE remediations (
@@ -66,13 +68,15 @@ CREATE UNIQUE INDEX remediations_claim ON remediations (rule_key, instance_id)
 -- Also by which the open ones are found at all.
 CREATE INDEX remediations_due ON remediations (claimed_by, due_at) WHERE open;
 CREATE INDEX remediations_waiting ON remediations (waits_for, opened_at) WHERE open AND waits_for IS NOT NULL;
-CREATE INDEX remediations_of_alert ON remediations (alert) WHERE open;
+-- An alert may go when nothing refers to it any more, open or not.
+CREATE INDEX remediations_of_alert ON remediations (alert);
 CREATE INDEX remediations_thread ON remediations (channel, ts);
 CREATE INDEX remediations_instance ON remediations (instance_id) WHERE takes_instance;
 CREATE INDEX remediations_role ON remediations (role, instance_id, id) WHERE takes_role;
 CREATE INDEX remediations_acted ON remediations (rule_key, instance_id, acted_at) WHERE acted_at IS NOT NULL;
 CREATE INDEX remediations_history ON remediations (opened_at, id);
 CREATE INDEX remediations_of_rule ON remediations (rule_key, opened_at);
+CREATE INDEX remediations_over ON remediations (coalesce(ended_at, opened_at)) WHERE NOT open;
 
 -- What is owed to the world; a row goes when it is done, and until then it may have happened.
 CREATE TABLE outbox (
@@ -122,6 +126,7 @@ CREATE TABLE journal (
     why TEXT NOT NULL
 );
 CREATE INDEX journal_of ON journal (remediation) WHERE remediation IS NOT NULL;
+CREATE INDEX journal_alone ON journal (at) WHERE remediation IS NULL;
 
 CREATE TABLE tallies (
     name TEXT PRIMARY KEY,
@@ -132,5 +137,8 @@ CREATE TABLE tallies (
 
 CREATE TABLE notes (
     name TEXT PRIMARY KEY,
-    value TEXT NOT NULL
+    value TEXT NOT NULL,
+    -- A note with a time passes; one without stays.
+    at BIGINT
 );
+CREATE INDEX notes_age ON notes (at) WHERE at IS NOT NULL;

@@ -22,3 +22,18 @@ CREATE TABLE limits (
     lane TEXT PRIMARY KEY,
     until INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Retention: what is old is found by its age, and goes in small batches.
+-- Lines of a remediation go with it; these go by themselves.
+CREATE INDEX journal_alone ON journal (at) WHERE remediation IS NULL;
+CREATE INDEX remediations_over ON remediations (coalesce(ended_at, opened_at)) WHERE open = 0;
+CREATE INDEX alerts_age ON alerts (received_at);
+CREATE INDEX deliveries_age ON deliveries (at);
+-- An alert may go when nothing refers to it any more, open or not.
+DROP INDEX remediations_of_alert;
+CREATE INDEX remediations_of_alert ON remediations (alert);
+-- A note with a time passes; one without stays.
+ALTER TABLE notes ADD COLUMN at INTEGER;
+UPDATE notes SET at = (SELECT coalesce(max(at), 0) FROM journal)
+    WHERE name LIKE 'reaction:%' OR name LIKE 'overtaken:%' OR name LIKE 'again:%';
+CREATE INDEX notes_age ON notes (at) WHERE at IS NOT NULL;

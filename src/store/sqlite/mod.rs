@@ -1,5 +1,11 @@
 //! SQLite: one connection on one thread, write-ahead log, every commit on disk before it counts
-//! (`synchronous=FULL`), migrations by `user_version`.
+//! (`synchronous=FULL`), migrations by `user_version`. One heal writes; others may read meanwhile.
+
+pub mod backup;
+mod lock;
+mod rows;
+pub(super) mod trim;
+mod tx;
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,12 +14,13 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::serve::{self, Cut, Job, Moment, Reach};
-use super::sqlite_tx::SqliteTx;
 use super::{Error, Opened, Result};
+use lock::Lock;
+use rows::SqliteTx;
 
 /// Each entry brings the schema one version up; entries are never edited once released.
 const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/sqlite/1.sql"), include_str!("migrations/sqlite/2.sql")];
+    &[include_str!("../migrations/sqlite/1.sql"), include_str!("../migrations/sqlite/2.sql")];
 
 /// How long a start waits for the file: the one it takes over from may still be folding its log.
 const TAKE_OVER: Duration = Duration::from_secs(2);
@@ -24,12 +31,23 @@ const QUIET: Duration = Duration::from_millis(10);
 const WORTH_FOLDING: usize = 200;
 /// Pages of the log at which a commit folds it all the same: 32 MiB.
 const LONGEST_LOG: u32 = 8192;
+/// What somebody else still reads of the log cannot be folded, and it grows meanwhile; how long until the
+/// next try, and from how many pages on people hear of it: 256 MiB.
+const READ_BY_OTHERS: Duration = Duration::from_secs(1);
+const LOG_TO_TELL_OF: i64 = 65_536;
+/// To this many bytes the log's file shrinks when it was longer.
+const LOG_AT_REST: i64 = 64 << 20;
 
 pub(super) struct Database {
     pub(super) connection: Connection,
     number: i64,
     /// Transactions in the log since it was folded.
     unfolded: usize,
+    /// Somebody else reads what was to be folded.
+    read_by_others: bool,
+    told_of_log: bool,
+    /// After the connection, so that it goes last.
+    _lock: Lock,
 }
 
 impl From<rusqlite::Error> for Error {
@@ -39,6 +57,12 @@ impl From<rusqlite::Error> for Error {
             Some(ErrorCode::DiskFull) => Error::Full(error.to_string()),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::InUse(error.to_string()),
             Some(ErrorCode::ConstraintViolation) => Error::Claimed(error.to_string()),
+            // The log's index is a file too, and grows with it.
+            _ if error.sqlite_error().map(|error| error.extended_code)
+                == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE) =>
+            {
+                Error::Full(error.to_string())
+            }
             _ => Error::Database(error.to_string()),
         }
     }
@@ -47,10 +71,13 @@ impl From<rusqlite::Error> for Error {
 impl Database {
     pub(super) fn open(path: &Path) -> Result<Opened<Database>> {
         let shown = path.display();
-        let told = |error: rusqlite::Error| match Error::from(error) {
-            Error::InUse(why) => Error::InUse(format!(
+        let in_use = |why: &str| {
+            Error::InUse(format!(
                 "{shown} ({why}); hint: stop the other heal, or give this one its own store"
-            )),
+            ))
+        };
+        let told = |error: rusqlite::Error| match Error::from(error) {
+            Error::InUse(why) => in_use(&why),
             Error::Database(why) => Error::Database(format!("{shown}: {why}")),
             other => other,
         };
@@ -65,20 +92,24 @@ impl Database {
         })?;
         connection.busy_timeout(TAKE_OVER).map_err(told)?;
         connection.set_prepared_statement_cache_capacity(64);
-        // One heal per file: the lock is held for the life of the connection, so a second process
-        // is refused at its start and not at its first write. Set before the log's first use, it
-        // also keeps the log's index in memory, so no shared memory is asked of the file system.
-        connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(told)?;
+        // `:memory:` and its like forget; heal does not.
+        let forgets = |how: &str| Error::Database(format!("{shown} keeps no write-ahead log ({how})"));
+        // Whatever links lead to it, it is one file with one lock.
+        let file = path.canonicalize().map_err(|_| forgets("no file"))?;
+        let lock = Lock::take(&file, TAKE_OVER).map_err(|error| match error {
+            Error::InUse(why) => in_use(&why),
+            other => other,
+        })?;
         let journal: String =
             connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)).map_err(told)?;
         if journal != "wal" {
-            // `:memory:` and its like forget; heal does not.
-            return Err(Error::Database(format!("{shown} keeps no write-ahead log ({journal})")));
+            return Err(forgets(&journal));
         }
         connection.pragma_update(None, "synchronous", "FULL").map_err(told)?;
         connection.pragma_update(None, "foreign_keys", "ON").map_err(told)?;
         connection.pragma_update(None, "cache_size", -4000).map_err(told)?;
         connection.pragma_update(None, "wal_autocheckpoint", LONGEST_LOG).map_err(told)?;
+        connection.pragma_update(None, "journal_size_limit", LOG_AT_REST).map_err(told)?;
         // What undoes one job of a shared commit is needed for microseconds: no file for that.
         connection.pragma_update(None, "temp_store", "MEMORY").map_err(told)?;
         // Else a statement with a bound LIMIT is compiled anew each time it is used.
@@ -88,7 +119,15 @@ impl Database {
             Failed::Newer(error) => error,
         })?;
         let number = register(&mut connection).map_err(told)?;
-        Ok(Opened { database: Database { connection, number, unfolded: 0 }, number })
+        let database = Database {
+            connection,
+            number,
+            unfolded: 0,
+            read_by_others: false,
+            told_of_log: false,
+            _lock: lock,
+        };
+        Ok(Opened { database, number })
     }
 }
 
@@ -125,13 +164,31 @@ impl serve::Database for Database {
     }
 
     fn rests_after(&self) -> Option<Duration> {
-        (self.unfolded >= WORTH_FOLDING).then_some(QUIET)
+        match self.unfolded >= WORTH_FOLDING {
+            true => Some(QUIET),
+            false => self.read_by_others.then_some(READ_BY_OTHERS),
+        }
     }
 
     fn rest(&mut self) {
-        // A failure costs nothing: the log only grows, and commits say what is wrong.
-        drop(self.connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)"));
         self.unfolded = 0;
+        // Whether somebody was in the way, pages of the log, and how many of them are in the file now.
+        // A failure costs nothing: the log only grows, and commits say what is wrong.
+        let fold = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+            Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+        });
+        let (pages, folded) = fold.unwrap_or((0, 0));
+        self.read_by_others = folded < pages;
+        if !self.read_by_others {
+            self.told_of_log = false;
+        } else if pages > LOG_TO_TELL_OF && !self.told_of_log {
+            self.told_of_log = true;
+            tracing::warn!(
+                pages,
+                "the database's log has {} MiB and cannot be folded: another program has been reading the database for long; hint: end it, `heal store backup` makes a copy to look at",
+                pages * 4 / 1024
+            );
+        }
     }
 
     fn close(self) {
@@ -140,7 +197,7 @@ impl serve::Database for Database {
     }
 }
 
-/// Takes the next number. Whoever had one before is gone: the file's lock is this process's.
+/// Takes the next number. Whoever had one before is gone: the lock is this process's.
 fn register(connection: &mut Connection) -> rusqlite::Result<i64> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     transaction.execute("DELETE FROM replicas", [])?;
@@ -179,7 +236,5 @@ fn migrate(connection: &mut Connection, path: &Path) -> std::result::Result<(), 
         transaction.pragma_update(None, "user_version", i64::try_from(index + 1).unwrap_or(i64::MAX))?;
         transaction.commit()?;
     }
-    // Takes the exclusive lock now: without a write SQLite would take it later.
-    connection.execute_batch("BEGIN IMMEDIATE; COMMIT")?;
     Ok(())
 }

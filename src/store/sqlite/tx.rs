@@ -1,71 +1,19 @@
 //! The store's transaction on SQLite. Statements are prepared once and kept by the connection.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Row, params};
 
-use super::columns::{HISTORY_SEARCHED, body, columns, corrupt, parse, parse_all};
-use super::{
-    AlertRow, Beat, Error, HistoryRow, Limit, NewAlert, Notice, Orphans, Owed, Record, Result, Tally, Tx,
-};
+use super::rows::{SqliteTx, at, id, pause};
+use super::trim;
 use crate::alert::Status;
 use crate::gate::Pause;
 use crate::lifecycle::{Effect, Remediation, RemediationId};
 use crate::rule::{RuleKey, glob_match};
+use crate::store::columns::{HISTORY_SEARCHED, body, columns, corrupt, parse, parse_all};
+use crate::store::{
+    AlertRow, Beat, Error, HistoryRow, Limit, NewAlert, Notice, Orphans, Owed, Past, Record, Result, Tally,
+    Trimmed, Tx,
+};
 use crate::time::Timestamp;
-
-pub(super) struct SqliteTx<'a> {
-    db: &'a Connection,
-    /// This replica's number.
-    me: i64,
-}
-
-impl<'a> SqliteTx<'a> {
-    pub(super) fn new(db: &'a Connection, me: i64) -> SqliteTx<'a> {
-        SqliteTx { db, me }
-    }
-
-    fn run(&self, sql: &str, values: impl rusqlite::Params) -> Result<usize> {
-        Ok(self.db.prepare_cached(sql)?.execute(values)?)
-    }
-
-    fn one<T>(
-        &self,
-        sql: &str,
-        values: impl rusqlite::Params,
-        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> Result<Option<T>> {
-        Ok(self.db.prepare_cached(sql)?.query_row(values, read).optional()?)
-    }
-
-    fn all<T>(
-        &self,
-        sql: &str,
-        values: impl rusqlite::Params,
-        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> Result<Vec<T>> {
-        let mut statement = self.db.prepare_cached(sql)?;
-        let rows = statement.query_map(values, read)?;
-        Ok(rows.collect::<rusqlite::Result<Vec<T>>>()?)
-    }
-}
-
-fn id(row: &Row<'_>) -> rusqlite::Result<RemediationId> {
-    row.get(0).map(RemediationId)
-}
-
-fn at(row: &Row<'_>) -> rusqlite::Result<Timestamp> {
-    row.get(0).map(Timestamp)
-}
-
-fn pause(row: &Row<'_>) -> rusqlite::Result<Pause> {
-    Ok(Pause {
-        id: row.get(0)?,
-        pattern: row.get(1)?,
-        by: row.get(2)?,
-        reason: row.get(3)?,
-        since: Timestamp(row.get(4)?),
-        until: row.get::<_, Option<i64>>(5)?.map(Timestamp),
-    })
-}
 
 impl Tx for SqliteTx<'_> {
     fn me(&self) -> i64 {
@@ -557,9 +505,23 @@ impl Tx for SqliteTx<'_> {
 
     fn set_note(&mut self, name: &str, value: &str) -> Result<()> {
         self.run(
-            "INSERT INTO notes (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            "INSERT INTO notes (name, value) VALUES (?1, ?2)
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = NULL",
             params![name, value],
         )?;
         Ok(())
+    }
+
+    fn set_passing_note(&mut self, name: &str, value: &str, at: Timestamp) -> Result<()> {
+        self.run(
+            "INSERT INTO notes (name, value, at) VALUES (?1, ?2, ?3)
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at",
+            params![name, value, at.0],
+        )?;
+        Ok(())
+    }
+
+    fn trim(&mut self, past: Past, before: Timestamp, limit: usize) -> Result<Trimmed> {
+        trim::trim(self, past, before, limit)
     }
 }
