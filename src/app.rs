@@ -236,7 +236,9 @@ fn probes(
                     problems
                         .push(socket.problem.unwrap_or_else(|| "no Socket Mode connection is up".to_owned()));
                 }
-                if let Err(error) = store.transact(|tx| tx.set_note("ready", "")).await {
+                // Another value each time: SQLite writes no page for what it holds already.
+                let value = fastrand::u64(..).to_string();
+                if let Err(error) = store.transact(move |tx| tx.set_note("ready", &value)).await {
                     problems.push(format!("the store cannot be written: {error}"));
                 }
                 problems
@@ -390,7 +392,7 @@ impl Main {
             tracing::warn!(%error, "Slack cannot be reached yet; trying again in {wait:?}");
             self.progress.say(Some(format!("Slack cannot be reached: {error}")));
             tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(Duration::from_secs(15));
+            wait = (wait * 2).min(Duration::from_secs(5));
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 
 use super::Files;
-use crate::config::Config;
+use crate::config::{Config, Postgres};
 use crate::rule::diagnostic;
 use crate::store::{Location, backup};
 
@@ -43,7 +43,7 @@ pub(super) fn run(files: &Files, command: &Store) -> anyhow::Result<u8> {
 }
 
 fn back_up(url: &str, file: &Path, force: bool) -> anyhow::Result<u8> {
-    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+    if Postgres::is_meant(url) {
         // The address may hold a password, so it is not repeated.
         eprintln!("error: the store is PostgreSQL, which has its own tool for consistent copies");
         eprintln!("hint: pg_dump --format=custom --file={} \"$DATABASE_URL\"", file.display());

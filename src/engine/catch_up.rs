@@ -40,6 +40,8 @@ const KEPT_EVERY: Duration = Duration::from_secs(30);
 const FIRST_LOOKS: Duration = Duration::from_secs(10);
 /// The first and the longest wait after a reading that failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// The longest wait where it may be read again at any moment.
+const WHILE_AWAY: Duration = Duration::from_secs(15);
 
 /// How far the readings have come, in this process.
 #[derive(Debug, Default)]
@@ -216,6 +218,7 @@ impl Engine {
     async fn read_past_until_done(&self, channel: &str, until: Timestamp) {
         let mut wait = BACKOFF.0;
         loop {
+            let mut longest = WHILE_AWAY;
             match self.read_past(channel, until).await {
                 Ok(()) => return,
                 Err(Trouble::Store(store::Error::Stopped)) => return std::future::pending().await,
@@ -223,6 +226,7 @@ impl Engine {
                 Err(Trouble::Slack(error)) => {
                     let hint = error.hint().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
                     if error.is_permanent() {
+                        longest = BACKOFF.1;
                         tracing::error!(channel, %error, "the history of {channel} cannot be read, so alerts posted while heal was away are not seen: {error}{hint}; trying again in {wait:?}");
                     } else {
                         tracing::warn!(channel, %error, "the history of {channel} could not be read; trying again in {wait:?}");
@@ -230,7 +234,7 @@ impl Engine {
                 }
             }
             tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(BACKOFF.1);
+            wait = (wait * 2).min(longest);
         }
     }
 

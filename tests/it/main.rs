@@ -14,6 +14,7 @@ mod browser;
 mod catch_up;
 mod crash;
 mod doctor;
+mod faults;
 mod gates;
 mod kill;
 mod late;

@@ -192,7 +192,7 @@ async fn web_api(
     });
     let reply = match &fault {
         Some(Fault::ResetBefore) => {
-            record(shared, method, &args, at, 0, Value::Null);
+            record(shared, method, &args, at, Reply { status: 0, retry_after: None, body: Value::Null });
             return Err(io::Error::other("reset before handling"));
         }
         Some(Fault::RateLimited(seconds)) => Reply::limited(*seconds),
@@ -202,16 +202,21 @@ async fn web_api(
             tokio::time::sleep(*time).await;
             shared.update(|view| api::call(view, method, &args))
         }
-        Some(Fault::ResetAfter) | None => shared.update(|view| api::call(view, method, &args)),
+        Some(Fault::ResetAfter | Fault::AnsweredLate(_)) | None => {
+            shared.update(|view| api::call(view, method, &args))
+        }
     };
     if let Some(seconds) = reply.retry_after {
         shared.update(|view| view.patience.told(method, &channel, seconds, Instant::now()));
     }
     if fault == Some(Fault::ResetAfter) {
-        record(shared, method, &args, at, 0, reply.body);
+        record(shared, method, &args, at, Reply { status: 0, retry_after: None, body: reply.body });
         return Err(io::Error::other("reset after handling"));
     }
-    record(shared, method, &args, at, reply.status, reply.body.clone());
+    record(shared, method, &args, at, reply.clone());
+    if let Some(Fault::AnsweredLate(time)) = fault {
+        tokio::time::sleep(time).await;
+    }
     Ok(answer(shared, &reply))
 }
 
@@ -220,9 +225,10 @@ fn take_fault(view: &mut View, method: &str) -> Option<Fault> {
     own.or_else(|| view.faults.get_mut("*").and_then(std::collections::VecDeque::pop_front))
 }
 
-fn record(shared: &Arc<Shared>, method: &str, args: &Args, at: SystemTime, status: u16, answer: Value) {
+fn record(shared: &Arc<Shared>, method: &str, args: &Args, at: SystemTime, reply: Reply) {
     let body = Value::Object(args.map.clone());
-    let call = Call { method: method.to_owned(), body, at, status, answer };
+    let Reply { status, retry_after, body: answer } = reply;
+    let call = Call { method: method.to_owned(), body, at, status, retry_after, answer };
     shared.update(|view| {
         // A sandbox may run for days.
         if view.calls.len() >= CALLS {

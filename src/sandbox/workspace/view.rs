@@ -69,6 +69,8 @@ pub struct Call {
     pub at: SystemTime,
     /// HTTP status; 0 when the connection was cut instead of an answer.
     pub status: u16,
+    /// Of a 429: the seconds to wait.
+    pub retry_after: Option<u64>,
     pub answer: Value,
 }
 

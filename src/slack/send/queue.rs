@@ -18,6 +18,8 @@ const LONGEST_REST: Duration = Duration::from_secs(5);
 /// What took Slack so long may take it as long again, and once more: until then an unanswered post is
 /// looked for and not repeated.
 const AS_LONG_AGAIN: u32 = 3;
+/// A call that came back sooner was not slow.
+const SLOW: Duration = Duration::from_secs(1);
 /// How often it is asked whether sending is allowed again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -42,7 +44,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             at_once: 32,
-            backoff: (Duration::from_millis(500), Duration::from_secs(60)),
+            backoff: (Duration::from_millis(500), Duration::from_secs(15)),
             most_waiting: 30_000,
             may_send: None,
         }
@@ -271,7 +273,9 @@ impl Runner {
         let channel = job.call.channel().to_owned();
         // It stays open once it is: a lost call that was not found yet may still land.
         job.maybe_done |= error.may_have_been_done();
-        if let (Error::Unclear { .. }, false, Some(began)) = (&error, searching, job.began) {
+        if let (Error::Unclear { .. }, false, Some(began)) = (&error, searching, job.began)
+            && now - began >= SLOW
+        {
             job.lands_by = Some(began + (now - began) * AS_LONG_AGAIN);
         }
         match error {

@@ -56,6 +56,10 @@ impl From<rusqlite::Error> for Error {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Error::Full(error.to_string()),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::InUse(error.to_string()),
+            // A quota and a limit on a file's size come as this, like a disk that breaks.
+            Some(ErrorCode::SystemIoFailure) => {
+                Error::Database(format!("{error}; hint: the disk may be full, over a quota, or failing"))
+            }
             Some(ErrorCode::ConstraintViolation) => Error::Claimed(error.to_string()),
             // The log's index is a file too, and grows with it.
             _ if error.sqlite_error().map(|error| error.extended_code)

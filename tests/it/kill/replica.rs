@@ -57,6 +57,8 @@ impl Replica {
             ("AWS_SECRET_ACCESS_KEY", "very-secret-key".to_owned()),
             ("HEAL_LOG", "json".to_owned()),
             ("RUST_LOG", "info".to_owned()),
+            // For what a test wraps it in.
+            ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
             ("HOME", folder.display().to_string()),
         ];
         Replica {
@@ -149,20 +151,6 @@ impl Replica {
         assert_eq!(status.code(), Some(0), "{}", self.tail());
     }
 
-    /// The exit code of a process that ended by itself.
-    pub async fn ended(&mut self) -> Option<i32> {
-        let life = self.life.as_mut().unwrap();
-        let status = loop {
-            if let Some(status) = life.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(life.began.elapsed() < STARTS_WITHIN, "it goes on:\n{}", self.tail());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        };
-        self.life = None;
-        status.code()
-    }
-
     /// The process, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.life.as_ref().map(|life| life.child.id())
@@ -171,6 +159,13 @@ impl Replica {
     /// Everything it logged in all its lives.
     pub fn log(&self) -> String {
         read_from(&self.log, 0)
+    }
+
+    /// The last lines of the log that tell of trouble.
+    pub fn warnings(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().filter(|line| !line.contains("\"level\":\"INFO\"")).collect();
+        lines[lines.len().saturating_sub(150)..].join("\n")
     }
 
     /// The end of the log.

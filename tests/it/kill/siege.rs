@@ -11,17 +11,14 @@ use std::time::{Duration, Instant};
 use heal::sandbox::fleet::{Fleet, Options as Hosts};
 use heal::sandbox::workspace::{Message as Said, Options, Workspace};
 
+use super::place::furnish;
 use super::replica::Replica;
 use super::stream::{self, FAILS, LONG, Message, Stream, UNFENCED};
 use super::told::{Told, missed_lists, told};
 use crate::story::CHANNEL;
 
 /// After the last kill everything goes on and ends within this; on an idle machine it takes a second or two.
-const QUIET_WITHIN: Duration = Duration::from_secs(60);
-
-/// Whether a shell run that a kill may have kept from being sent is left to a person, although the fence
-/// would let it be sent again.
-const UNSENT_IS_UNKNOWN: bool = true;
+const QUIET_WITHIN: Duration = Duration::from_secs(90);
 
 /// What is besieged, and how hard.
 pub struct Siege {
@@ -58,7 +55,10 @@ impl Siege {
         options.documents.push(stream::document());
         let fleet = Fleet::start(options).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
-        self.furnish(dir.path());
+        let own = format!("sqlite://{}", dir.path().join("heal.db").display());
+        let store = self.store.as_deref().unwrap_or(&own);
+        let more = "slack: {channels: [\"#alerts\"]}\ndefaults: {at_once: 50}";
+        furnish(dir.path(), store, &stream::rules(), more);
         let mut replicas: Vec<Replica> = (0..self.replicas)
             .map(|number| Replica::new(&format!("replica-{number}"), dir.path(), &workspace, &fleet))
             .collect();
@@ -135,23 +135,6 @@ impl Siege {
         workspace.stop();
     }
 
-    fn furnish(&self, folder: &std::path::Path) {
-        let own = format!("sqlite://{}", folder.join("heal.db").display());
-        let store = self.store.as_deref().unwrap_or(&own);
-        let config = format!(
-            "slack: {{channels: [\"#alerts\"]}}\n\
-             senders: [{{name: prometheus, format: alertmanager, bot_id: B0PROM}}]\n\
-             approvers: [\"@sre\"]\n\
-             aws: {{region: ap-northeast-1}}\n\
-             store: \"{store}\"\n\
-             listen: 127.0.0.1:0\n\
-             defaults: {{at_once: 50}}\n"
-        );
-        std::fs::write(folder.join("heal.yaml"), config).unwrap();
-        std::fs::create_dir(folder.join("rules")).unwrap();
-        std::fs::write(folder.join("rules/rules.yaml"), stream::rules()).unwrap();
-    }
-
     /// Kills one after another, and starts each again at once; at the end all are ready.
     async fn kill(
         &self,
@@ -188,15 +171,15 @@ impl Siege {
 
 /// What is true at the end.
 #[derive(Default)]
-struct Verdict {
+pub struct Verdict {
     /// Declared remediations by their outcome, and those that were only told why not.
-    outcomes: BTreeMap<&'static str, usize>,
-    missed: usize,
-    wrong: Vec<String>,
+    pub outcomes: BTreeMap<&'static str, usize>,
+    pub missed: usize,
+    pub wrong: Vec<String>,
 }
 
 impl Verdict {
-    fn of(stream: &Stream, workspace: &Workspace, fleet: &Fleet) -> Verdict {
+    pub fn of(stream: &Stream, workspace: &Workspace, fleet: &Fleet) -> Verdict {
         let mut verdict = Verdict::default();
         let top = workspace.messages(CHANNEL);
         let lists = missed_lists(&top);
@@ -246,7 +229,7 @@ impl Verdict {
                 UNFENCED => matches!(outcome, "healed" | "unknown" | "cancelled" | "why not"),
                 _ => matches!(outcome, "healed" | "cancelled" | "why not"),
             };
-            if !fits && !(UNSENT_IS_UNKNOWN && outcome == "unknown") {
+            if !fits {
                 wrong.push(format!("{id}: ended {outcome}"));
             }
         }
@@ -303,13 +286,13 @@ impl Verdict {
 }
 
 /// What has no end yet.
-fn left(stream: &Stream, replicas: &[Replica]) -> String {
+pub fn left(stream: &Stream, replicas: &[Replica]) -> String {
     let mut text = String::new();
     for (message, told) in stream.open() {
         let _ = writeln!(text, "{message:?}\n    {told:?}");
     }
     for replica in replicas {
-        let _ = writeln!(text, "--- the log's end\n{}", replica.tail());
+        let _ = writeln!(text, "--- warnings\n{}\n--- the log's end\n{}", replica.warnings(), replica.tail());
     }
     text
 }

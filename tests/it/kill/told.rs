@@ -84,7 +84,7 @@ pub fn missed_lists(top: &[Said]) -> Vec<String> {
 }
 
 fn is_list(message: &Value) -> bool {
-    message["metadata"]["event_payload"]["part"] == "missed"
+    message["metadata"]["event_payload"]["announcement"].is_string()
 }
 
 impl Remediation {
