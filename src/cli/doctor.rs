@@ -143,8 +143,7 @@ async fn store(config: &Config, report: &mut Report<impl Write>) -> std::io::Res
     let path = match &location {
         Location::Sqlite(path) => path,
         Location::Postgres(at) => {
-            postgres(at, report).await?;
-            return Ok(false);
+            return postgres(at, report).await;
         }
     };
     if !path.exists() {
@@ -179,17 +178,23 @@ async fn store(config: &Config, report: &mut Report<impl Write>) -> std::io::Res
     Ok(false)
 }
 
-/// Whether a PostgreSQL can be used; nothing is changed there.
-async fn postgres(at: &Postgres, report: &mut Report<impl Write>) -> std::io::Result<()> {
+/// Looks at a PostgreSQL and changes nothing there; whether a heal runs on it.
+async fn postgres(at: &Postgres, report: &mut Report<impl Write>) -> std::io::Result<bool> {
     let looking = at.clone();
     let seen = match tokio::task::spawn_blocking(move || store::look(&looking)).await? {
         Ok(seen) => seen,
-        Err(error) => return report.fail(&format!("the store cannot be used: {error}"), None),
+        Err(error) => {
+            report.fail(&format!("the store cannot be used: {error}"), None)?;
+            return Ok(false);
+        }
     };
     match seen.schema {
         None => report.ok(&format!("{at} can be used; heal makes its tables there when it starts"))?,
         Some(_) if seen.older => {
             report.ok(&format!("{at} can be used; heal brings its tables up to date when it starts"))?;
+        }
+        Some(_) if seen.alive > 0 => {
+            report.ok(&format!("{at} can be used; processes of heal on it: {}", seen.alive))?;
         }
         Some(_) => report.ok(&format!("{at} can be used"))?,
     }
@@ -202,7 +207,7 @@ async fn postgres(at: &Postgres, report: &mut Report<impl Write>) -> std::io::Re
     if seen.raised {
         report.ok("its synchronous_commit is off; heal's own transactions wait for the disk all the same")?;
     }
-    Ok(())
+    Ok(seen.alive > 0)
 }
 
 async fn try_store(location: &Location) -> store::Result<()> {

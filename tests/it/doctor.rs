@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use heal::sandbox::fleet::{self, Fleet, HostSpec};
+use heal::sandbox::postgres::Server;
 use heal::sandbox::workspace::{self, Group, Workspace};
 use heal::store::{Location, Store};
 
@@ -253,6 +254,32 @@ async fn a_store_that_cannot_be_made_or_used_is_a_failure() {
     let said = ward.doctor().await;
     assert_eq!(said.code, 1, "{}", said.out);
     said.finding("FAIL  sqlite:no/such/folder/heal.db cannot be used");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgresql_is_looked_at_and_not_changed_and_its_password_is_not_shown() {
+    let database = Server::shared().unwrap().database().unwrap();
+    let config = CONFIG.replace("sqlite:heal.db", &database.url_by_port());
+    let ward = Ward::new(&config, workspace::Options::default()).await;
+    let said = ward.doctor().await;
+    assert_eq!(said.code, 0, "{}", said.out);
+    let found = said.finding("ok    postgres://heal@127.0.0.1");
+    assert!(found.contains("makes its tables there when it starts"), "{found}");
+    let tables = database.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").unwrap();
+    assert_eq!(tables[0][0].as_deref(), Some("0"));
+
+    let running = Store::open(&Location::parse(&database.url()).unwrap()).unwrap();
+    let said = ward.doctor().await;
+    assert_eq!(said.code, 0, "{}", said.out);
+    assert!(said.finding("ok    postgres://heal@127.0.0.1").contains("processes of heal on it: 1"));
+    drop(running);
+
+    let wrong = config.replace("correct", "s3cret");
+    std::fs::write(ward.home.path().join("heal.yaml"), &wrong).unwrap();
+    let said = ward.doctor().await;
+    assert_eq!(said.code, 1, "{}", said.out);
+    assert!(said.finding("FAIL  the store cannot be used").contains("password authentication failed"));
+    assert!(!said.out.contains("s3cret"), "{}", said.out);
 }
 
 #[tokio::test(flavor = "multi_thread")]

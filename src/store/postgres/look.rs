@@ -19,6 +19,8 @@ pub struct Seen {
     pub fsync: bool,
     /// The server's default does not wait for the disk at a commit; heal's own commits do.
     pub raised: bool,
+    /// How many processes of heal use it now.
+    pub alive: usize,
 }
 
 /// Connects and looks. Blocks; not for a thread of a runtime.
@@ -46,11 +48,16 @@ pub fn look(at: &Postgres) -> Result<Seen> {
         let rows = session.rows(sql::SCHEMA, Vec::new())?;
         Some(rows.first().map_or(0, |row| row.get(0)))
     };
-    session.close();
     let known = migrate::known();
+    let mut alive = 0;
+    if schema == Some(known) {
+        let beats = session.rows(sql::BEATS, vec![Box::new(met.schema)])?;
+        alive = beats.iter().filter(|row| row.get(2)).count();
+    }
+    session.close();
     if schema.is_some_and(|schema| schema > known) {
         return Err(migrate::newer(at, schema.unwrap_or_default()));
     }
     let older = schema.is_some_and(|schema| schema < known);
-    Ok(Seen { schema, older, fsync: met.fsync, raised: met.raised })
+    Ok(Seen { schema, older, fsync: met.fsync, raised: met.raised, alive })
 }

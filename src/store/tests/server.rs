@@ -360,7 +360,7 @@ fn a_commit_waits_for_the_disk_whatever_the_servers_default_is() {
     let setting = postgres::setting(&Arc::new(runtime), &at, "synchronous_commit");
     assert_eq!(setting.unwrap(), "on");
     let seen = look(&at).unwrap();
-    assert_eq!(seen, Seen { schema: None, older: false, fsync: true, raised: true });
+    assert_eq!(seen, Seen { schema: None, older: false, fsync: true, raised: true, alive: 0 });
 }
 
 #[test]
