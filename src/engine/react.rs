@@ -73,24 +73,34 @@ impl Engine {
         let note = format!("reaction:{channel}:{ts}");
         let read = {
             let note = note.clone();
-            self.store().transact(move |tx| Ok((tx.remediations_of(&channel, &ts)?, tx.note(&note)?)))
+            self.store().transact(move |tx| {
+                let wanted = message::reaction_for(tx.remediations_of(&channel, &ts)?.iter());
+                let shown = tx.note(&note)?.unwrap_or_default();
+                let shown: Vec<String> = shown.split_whitespace().map(str::to_owned).collect();
+                // Whatever may stand there from now on is on record, or a crash would leave it for ever.
+                if !shown.iter().any(|name| name == wanted) {
+                    tx.set_note(&note, format!("{} {wanted}", shown.join(" ")).trim_start())?;
+                }
+                Ok((wanted, shown))
+            })
         };
-        let (all, shown) = match read.await {
+        let (wanted, shown) = match read.await {
             Ok(read) => read,
             Err(error) => {
                 self.store_failed("reading what a reaction shows", &error);
                 return self.react_later(owed);
             }
         };
-        let wanted = message::reaction_for(all.iter());
-        if shown.as_deref() != Some(wanted) {
+        if shown != [wanted] {
             match self.call(place, wanted, true).await {
                 Set::Done => {}
                 Set::Never => return self.settle_reactions(None, owed).await,
                 Set::NotNow => return self.react_later(owed),
             }
-            if let Some(old) = shown {
-                self.call(place, &old, false).await;
+            for old in shown.iter().filter(|old| *old != wanted) {
+                if matches!(self.call(place, old, false).await, Set::NotNow) {
+                    return self.react_later(owed);
+                }
             }
         }
         self.settle_reactions(Some((note, wanted)), owed).await;
