@@ -14,10 +14,10 @@ use tokio::task::JoinHandle;
 use crate::aws::{Ssm, Targets};
 use crate::config::{Config, Mode};
 use crate::engine::metrics::{Metrics, NameLabel};
-use crate::engine::{Clock, Engine, Parts};
+use crate::engine::{Clock, Engine, Lease, Parts};
 use crate::rule::RuleSet;
 use crate::slack::{self, Secret};
-use crate::store::{Location, Store};
+use crate::store::{self, Location, Store};
 use crate::web;
 
 /// Deliveries read from Slack and not yet handed to the store.
@@ -61,6 +61,7 @@ pub struct Settings {
     /// environment variables, as `heal sandbox` sets them, belong to the whole process.
     pub ssm_endpoint: Option<String>,
     pub clock: Clock,
+    pub store: store::Options,
 }
 
 impl Settings {
@@ -149,7 +150,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
     let url = std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty());
     let location = Location::parse(url.as_deref().unwrap_or(&settings.config.store))
         .map_err(|why| anyhow::anyhow!(why))?;
-    let store = Store::open(&location)?;
+    let store = Store::open_with(&location, settings.store.clone())?;
     let bot_token = settings.secrets.bot_token.clone().context("SLACK_BOT_TOKEN is not set")?;
     let options = slack::Options { api_url: settings.slack_api_url.clone(), ..slack::Options::default() };
     let client =
@@ -174,8 +175,13 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
     progress.say(Some("Slack has not been reached yet".to_owned()));
 
     let mode = settings.config.slack.mode;
-    let (queue, sending) =
-        slack::send::Queue::new(client.clone(), slack::send::Options::default(), stopping.clone());
+    let lease = Lease::default();
+    let held = lease.clone();
+    let options = slack::send::Options {
+        may_send: Some(Arc::new(move || held.is_held())),
+        ..slack::send::Options::default()
+    };
+    let (queue, sending) = slack::send::Queue::new(client.clone(), options, stopping.clone());
     let seen = Seen { metrics: Arc::clone(&metrics), counters: Arc::clone(&counters), queue: queue.clone() };
     let probes = probes(mode, &store, &status, &progress, seen, &stopping);
     let mut router = web::router(Arc::new(probes));
@@ -189,8 +195,18 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
         }
     });
     let listening = Listening { client: client.clone(), status_writer, deliveries_writer, counters };
-    let main =
-        Main { settings, store: store.clone(), client, queue, ssm, metrics, progress, status, stopping };
+    let main = Main {
+        settings,
+        store: store.clone(),
+        client,
+        queue,
+        lease,
+        ssm,
+        metrics,
+        progress,
+        status,
+        stopping,
+    };
     let main = tokio::spawn(main.run(listening, deliveries, tokio::spawn(sending)));
     Ok(Running { listen, shutdown, main, web, store })
 }
@@ -220,7 +236,9 @@ fn probes(
                     problems
                         .push(socket.problem.unwrap_or_else(|| "no Socket Mode connection is up".to_owned()));
                 }
-                if let Err(error) = store.transact(|tx| tx.set_note("ready", "")).await {
+                // Another value each time: SQLite writes no page for what it holds already.
+                let value = fastrand::u64(..).to_string();
+                if let Err(error) = store.transact(move |tx| tx.set_note("ready", &value)).await {
                     problems.push(format!("the store cannot be written: {error}"));
                 }
                 problems
@@ -278,6 +296,7 @@ struct Main {
     store: Store,
     client: slack::Client,
     queue: slack::send::Queue,
+    lease: Lease,
     ssm: Ssm,
     metrics: Arc<Metrics>,
     progress: Arc<Progress>,
@@ -298,7 +317,7 @@ impl Main {
             _ = stopping.wait_for(|stop| *stop) => return Ok(()),
         };
         let (identity, channels) = met;
-        let Main { settings, store, client, queue, ssm, metrics, progress, status, stopping } = self;
+        let Main { settings, store, client, queue, lease, ssm, metrics, progress, status, stopping } = self;
         let targets = Targets::new(ssm.clone(), settings.config.aws.role_tag.clone());
         warm(&targets);
         let config = Arc::new(settings.config);
@@ -314,6 +333,7 @@ impl Main {
             identity,
             channels,
             metrics,
+            lease,
             socket: status,
         });
         engine.warm();
@@ -372,7 +392,7 @@ impl Main {
             tracing::warn!(%error, "Slack cannot be reached yet; trying again in {wait:?}");
             self.progress.say(Some(format!("Slack cannot be reached: {error}")));
             tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(Duration::from_secs(15));
+            wait = (wait * 2).min(Duration::from_secs(5));
         }
     }
 

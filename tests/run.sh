@@ -1,7 +1,8 @@
 #!/bin/sh
 # The one test command. Installs what the tests need and this machine lacks (Debian's chromium and
 # its driver, for the test of the sandbox's page; busybox, as one of the shells that the script on the
-# hosts has to run in), then runs all tests. Arguments go to `cargo test`.
+# hosts has to run in; the PostgreSQL server, which the tests start in folders of their own), then runs
+# all tests. Arguments go to `cargo test`.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -9,6 +10,12 @@ missing=
 [ -x /usr/bin/chromium ] || missing="$missing chromium"
 [ -x /usr/bin/chromedriver ] || missing="$missing chromium-driver"
 command -v busybox >/dev/null 2>&1 || missing="$missing busybox"
+# Debian keeps the server's programs out of PATH, by version.
+postgres=
+for found in /usr/lib/postgresql/*/bin/initdb; do
+    [ ! -x "$found" ] || postgres=$found
+done
+[ -n "$postgres" ] || command -v initdb >/dev/null 2>&1 || missing="$missing postgresql"
 
 if [ -n "$missing" ]; then
     if ! command -v apt-get >/dev/null 2>&1; then
@@ -26,6 +33,16 @@ if [ -n "$missing" ]; then
         exit 1
     fi
     echo "installing$missing" >&2
+    # The programs are wanted, not a server that runs: Debian's package would make one.
+    common=/etc/postgresql-common
+    case $missing in
+    *postgresql*)
+        if [ ! -e "$common/createcluster.conf" ]; then
+            $as_root mkdir -p "$common"
+            echo 'create_main_cluster = false' | $as_root tee "$common/createcluster.conf" >/dev/null
+        fi
+        ;;
+    esac
     # $as_root and $missing are words to be split.
     install() { $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing; }
     # The package lists may be absent or old: they are fetched only when the first try fails.

@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::slack::CHANNEL;
+use super::storage::Storage;
 
 /// Clock ticks of `/proc/PID/stat` per second: USER_HZ, 100 on every Linux architecture we know.
 const TICKS: f64 = 100.0;
@@ -27,6 +28,19 @@ pub struct Bot {
     pub ready: Duration,
 }
 
+/// What bots are made of.
+#[derive(Clone, Debug)]
+pub struct Making {
+    /// The program.
+    pub binary: PathBuf,
+    /// Where folders are made; a commit of SQLite costs what the disk there costs.
+    pub place: PathBuf,
+    /// `sqlite`, `postgres` (one of our own), or the URL of an empty PostgreSQL database.
+    pub store: String,
+    /// Bots on one store.
+    pub replicas: usize,
+}
+
 /// Memory, in MiB.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
@@ -36,14 +50,20 @@ pub struct Memory {
 
 impl Bot {
     /// Starts the bot on fakes at these addresses and waits until it is ready.
-    pub async fn start(slack: &str, ssm: &str, rules: usize, place: &Path) -> anyhow::Result<Bot> {
-        let folder = TempDir::with_prefix_in("heal-bench-", place).context("a folder for the bot")?;
+    pub async fn start(
+        making: &Making,
+        storage: &Storage,
+        slack: &str,
+        ssm: &str,
+        rules: usize,
+    ) -> anyhow::Result<Bot> {
+        let folder = TempDir::with_prefix_in("heal-bench-", &making.place).context("a folder for the bot")?;
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let listen = format!("127.0.0.1:{port}");
-        write_config(folder.path(), &listen, rules)?;
+        write_config(folder.path(), &listen, &storage.url(), rules)?;
         let log = fs::File::create(folder.path().join("log"))?;
         let began = Instant::now();
-        let child = Command::new(env!("CARGO_BIN_EXE_heal"))
+        let child = Command::new(&making.binary)
             .args(["serve", "--config"])
             .arg(folder.path().join("heal.yaml"))
             .current_dir(folder.path())
@@ -122,7 +142,7 @@ impl Bot {
 
 impl Drop for Bot {
     fn drop(&mut self) {
-        // It is ours and its store is thrown away.
+        // As a crash would: what it leaves is what the next one has to go on with.
         drop(self.child.kill());
         drop(self.child.wait());
     }
@@ -137,9 +157,9 @@ pub fn cpu_of(pid: u32) -> anyhow::Result<f64> {
     Ok(ticks as f64 / TICKS)
 }
 
-fn write_config(folder: &Path, listen: &str, rules: usize) -> anyhow::Result<()> {
+fn write_config(folder: &Path, listen: &str, store: &str, rules: usize) -> anyhow::Result<()> {
     let config = format!(
-        "slack:\n  channels: [{CHANNEL}]\nsenders:\n  - name: prometheus\n    format: alertmanager\n    bot_id: B0PROM\napprovers: [U0LEAD]\naws:\n  region: ap-northeast-1\nrules: rules\nstore: sqlite:heal.db\nlisten: {listen}\n"
+        "slack:\n  channels: [{CHANNEL}]\nsenders:\n  - name: prometheus\n    format: alertmanager\n    bot_id: B0PROM\napprovers: [U0LEAD]\naws:\n  region: ap-northeast-1\nrules: rules\nstore: {store}\nlisten: {listen}\n"
     );
     fs::write(folder.join("heal.yaml"), config)?;
     let place: PathBuf = folder.join("rules");

@@ -53,6 +53,7 @@ pub struct Slack {
     sent: RefCell<Vec<Sent>>,
     /// Of each message of the bot: the alert it is about.
     posts: RefCell<Vec<(usize, Part)>>,
+    /// The open connections.
     lines: RefCell<Vec<mpsc::UnboundedSender<String>>>,
     next_line: Cell<usize>,
     pub calls: Cell<u64>,
@@ -79,6 +80,7 @@ impl Slack {
     }
 
     pub fn connections(&self) -> usize {
+        self.lines.borrow_mut().retain(|line| !line.is_closed());
         self.lines.borrow().len()
     }
 
@@ -90,7 +92,8 @@ impl Slack {
             r#"{{"envelope_id":"e{}","type":"events_api","accepts_response_payload":false,"retry_attempt":{retry},"retry_reason":"","payload":{{"token":"t","team_id":"T0BENCH","api_app_id":"A0HEAL","event":{message},"type":"event_callback","event_id":"{event_id}","event_time":{second},"is_ext_shared_channel":false}}}}"#,
             sent.len()
         );
-        let lines = self.lines.borrow();
+        let mut lines = self.lines.borrow_mut();
+        lines.retain(|line| !line.is_closed());
         if lines.is_empty() {
             return; // Nobody listens: it is counted as lost.
         }

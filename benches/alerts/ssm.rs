@@ -1,6 +1,7 @@
 //! An SSM that answers at once: every node is online and every command has succeeded when it is asked for,
 //! with the output that the bot's script prints.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -22,6 +23,8 @@ pub struct Ssm {
     /// Commands sent to each node.
     pub commands: RefCell<Vec<u32>>,
     pub last_command: Cell<Option<Instant>>,
+    /// Commands stay under way.
+    pub holds: Cell<bool>,
     pub calls: Cell<u64>,
     pub last_call: Cell<Option<Instant>>,
 }
@@ -60,6 +63,7 @@ impl Ssm {
             invocations: RefCell::default(),
             commands: RefCell::new(vec![0; nodes]),
             last_command: Cell::new(None),
+            holds: Cell::new(false),
             calls: Cell::new(0),
             last_call: Cell::new(None),
         }
@@ -89,19 +93,35 @@ impl Ssm {
         )
     }
 
+    /// An invocation as it stands.
+    fn shown<'a>(&self, invocation: &'a str) -> Cow<'a, str> {
+        let plugins = invocation.find("\"CommandPlugins\":[").filter(|_| self.holds.get());
+        match plugins {
+            Some(at) => {
+                let head = invocation[..at].replace("\"Success\"", "\"InProgress\"");
+                format!("{head}\"CommandPlugins\":[]}}").into()
+            }
+            None => invocation.into(),
+        }
+    }
+
     /// One command's, or a page of all, the newest first.
     fn list(&self, body: &str) -> String {
         let invocations = self.invocations.borrow();
         let before = match text_of(body, "\"CommandId\":\"") {
             Some(id) => {
                 let one = number_of(id).and_then(|number| invocations.get(number));
-                return format!(r#"{{"CommandInvocations":[{}]}}"#, one.map_or("", String::as_str));
+                return format!(
+                    r#"{{"CommandInvocations":[{}]}}"#,
+                    one.map_or("".into(), |one| self.shown(one))
+                );
             }
             None => text_of(body, "\"NextToken\":\"").and_then(|token| token.parse().ok()),
         };
         let before = before.unwrap_or(invocations.len()).min(invocations.len());
         let from = before.saturating_sub(PAGE);
-        let list: Vec<&str> = invocations[from..before].iter().rev().map(String::as_str).collect();
+        let list: Vec<Cow<'_, str>> =
+            invocations[from..before].iter().rev().map(|one| self.shown(one)).collect();
         let next = if from > 0 { format!(r#","NextToken":"{from}""#) } else { String::new() };
         format!(r#"{{"CommandInvocations":[{}]{next}}}"#, list.join(","))
     }

@@ -1,6 +1,5 @@
 //! What is done to the bot, and what of it is measured.
 
-use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -8,19 +7,24 @@ use anyhow::{Context, bail};
 use tokio::net::TcpListener;
 use tokio::task::spawn_local;
 
-use super::bot::{Bot, Memory, cpu_of};
+use super::bot::{Bot, Making, Memory, cpu_of};
 use super::http;
 use super::slack::{CHANNEL, Slack};
 use super::ssm::{self, Ssm};
+use super::storage::Storage;
 
 /// Alerts sent before anything is measured: connections, caches and statements are warm then.
 const WARM_UP: usize = 40;
 /// Without any progress for so long, what is missing is lost.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A bot between the two fakes.
+/// A bot, or several on one store, between the two fakes.
 pub struct Scene {
-    pub bot: Bot,
+    pub bots: Vec<Bot>,
+    making: Making,
+    storage: Storage,
+    rules: usize,
+    at: (String, String),
     slack: Rc<Slack>,
     ssm: Rc<Ssm>,
     alerts: usize,
@@ -59,8 +63,8 @@ pub struct Burst {
 }
 
 impl Scene {
-    /// Fakes for this many alerts, a bot on them, and the warm-up.
-    pub async fn set(alerts: usize, rules: usize, place: &Path) -> anyhow::Result<Scene> {
+    /// Fakes for this many alerts, an empty store, and bots on them.
+    pub async fn set(making: &Making, alerts: usize, rules: usize) -> anyhow::Result<Scene> {
         let alerts = alerts + WARM_UP;
         if alerts > 499_999 {
             bail!("too many alerts: their numbers are fractions of one second");
@@ -72,10 +76,84 @@ impl Scene {
         let ssm = Rc::new(Ssm::new(alerts.max(1000)));
         spawn_local(http::serve(slack_listener, Rc::clone(&slack)));
         spawn_local(http::serve(ssm_listener, Rc::clone(&ssm)));
-        let bot = Bot::start(&at.0, &at.1, rules, place).await?;
-        let scene = Scene { bot, slack, ssm, alerts };
-        scene.wait("a second connection", || scene.slack.connections() >= 2).await?;
+        let storage = Storage::new(making)?;
+        let mut scene =
+            Scene { bots: Vec::new(), making: making.clone(), storage, rules, at, slack, ssm, alerts };
+        scene.start().await?;
         Ok(scene)
+    }
+
+    /// Starts the bots, one after another.
+    async fn start(&mut self) -> anyhow::Result<()> {
+        for _ in 0..self.making.replicas {
+            let connections = self.slack.connections();
+            let bot = Bot::start(&self.making, &self.storage, &self.at.0, &self.at.1, self.rules).await?;
+            self.bots.push(bot);
+            self.wait("a second connection", || self.slack.connections() >= connections + 2).await?;
+        }
+        Ok(())
+    }
+
+    /// Kills the bots, leaves a past of so many finished remediations in their store, and starts them
+    /// again; from the start to the first bot's readiness.
+    pub async fn restart(&mut self, finished: usize) -> anyhow::Result<Duration> {
+        self.bots.clear();
+        self.wait("the connections' end", || self.slack.connections() == 0).await?;
+        self.storage.age(finished)?;
+        self.start().await?;
+        Ok(self.bots.first().map_or(Duration::ZERO, |bot| bot.ready))
+    }
+
+    /// Sends all alerts and waits until each of their commands is with SSM, which does not end them.
+    pub async fn hold(&self) -> anyhow::Result<()> {
+        self.ssm.holds.set(true);
+        for number in WARM_UP..self.alerts {
+            self.fire(number, Stage::Auto, 0);
+            if number % 50 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let commands = || self.ssm.commands.borrow();
+        self.wait("commands", || commands()[WARM_UP..self.alerts].iter().all(|one| *one > 0)).await?;
+        // What SSM is asked in the meantime is no sign of work; what Slack is told is.
+        let mut told = 0;
+        while told < self.slack.calls.get() {
+            told = self.slack.calls.get();
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until all is reported; how long that took.
+    pub async fn released(&self) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        let alerts = || self.slack.alerts.borrow();
+        let reported = || alerts()[WARM_UP..].iter().all(|one| one.reported.is_some());
+        self.wait("reports", reported).await?;
+        let took = began.elapsed();
+        self.quiet().await;
+        self.check(Stage::Auto, false)?;
+        Ok(took)
+    }
+
+    /// Lets the commands end.
+    pub fn let_go(&self) {
+        self.ssm.holds.set(false);
+    }
+
+    fn cpu(&self) -> anyhow::Result<f64> {
+        self.bots.iter().map(Bot::cpu).sum()
+    }
+
+    /// Of the bot that takes most.
+    pub fn memory(&self) -> anyhow::Result<Memory> {
+        let each: Vec<Memory> = self.bots.iter().map(Bot::memory).collect::<anyhow::Result<_>>()?;
+        let most = |of: fn(&Memory) -> f64| each.iter().map(of).fold(0.0, f64::max);
+        Ok(Memory { now: most(|one| one.now), peak: most(|one| one.peak) })
+    }
+
+    fn log(&self) -> String {
+        self.bots.iter().map(Bot::log).collect::<Vec<_>>().join("\n")
     }
 
     /// Sends a few alerts, heals them, and lets all become quiet.
@@ -118,7 +196,7 @@ impl Scene {
     pub async fn burst(&self, doubled: bool) -> anyhow::Result<Burst> {
         let earlier = self.slack.acknowledgements().len();
         let calls = (self.slack.calls.get(), self.ssm.calls.get());
-        let cpu = || self.bot.cpu();
+        let cpu = || self.cpu();
         let (cpu_before, fakes_before) = (cpu()?, cpu_of(std::process::id())?);
         let began = Instant::now();
         for number in WARM_UP..self.alerts {
@@ -162,7 +240,7 @@ impl Scene {
             commanded,
             healed,
             acks,
-            memory: self.bot.memory()?,
+            memory: self.memory()?,
             slack_calls: calls.0,
             ssm_calls: calls.1,
         })
@@ -192,11 +270,11 @@ impl Scene {
             let (alert, commands) = (&alerts[number], commands[number]);
             let fine = alert.declarations == 1 && commands == runs && alert.reports == runs;
             if !fine || healed && alert.healed != (true, true) {
-                bail!("alert {number}: {commands} commands, {alert:?}\n{}", self.bot.log());
+                bail!("alert {number}: {commands} commands, {alert:?}\n{}", self.log());
             }
         }
         if self.slack.others.get() > 0 {
-            bail!("{} messages that nobody expected\n{}", self.slack.others.get(), self.bot.log());
+            bail!("{} messages that nobody expected\n{}", self.slack.others.get(), self.log());
         }
         Ok(())
     }
@@ -238,7 +316,7 @@ impl Scene {
                     count(|one| one.declarations > 0),
                     count(|one| one.reports > 0),
                     count(|one| one.healed == (true, true)),
-                    self.bot.log()
+                    self.log()
                 );
             }
             tokio::time::sleep(Duration::from_millis(2)).await;

@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::app::Secrets;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Postgres};
 use crate::rule::diagnostic;
 use crate::store::{self, Location, Store};
 
@@ -131,7 +131,7 @@ async fn store(config: &Config, report: &mut Report<impl Write>) -> std::io::Res
         Err(_) if url.is_some() => {
             report.fail(
                 "DATABASE_URL is not a store that heal can use",
-                Some("sqlite:heal.db or sqlite:///absolute/path.db"),
+                Some("sqlite:heal.db, sqlite:///absolute/path.db or postgres://user:password@host/database"),
             )?;
             return Ok(false);
         }
@@ -140,7 +140,13 @@ async fn store(config: &Config, report: &mut Report<impl Write>) -> std::io::Res
             return Ok(false);
         }
     };
-    let Location::Sqlite(path) = &location;
+    let path = match &location {
+        Location::Sqlite(path) => path,
+        Location::Postgres(at) => {
+            postgres(at, report).await?;
+            return Ok(false);
+        }
+    };
     if !path.exists() {
         // To open it would make it, and it would belong to whoever runs the doctor.
         let folder = match path.parent() {
@@ -171,6 +177,32 @@ async fn store(config: &Config, report: &mut Report<impl Write>) -> std::io::Res
         )?,
     }
     Ok(false)
+}
+
+/// Whether a PostgreSQL can be used; nothing is changed there.
+async fn postgres(at: &Postgres, report: &mut Report<impl Write>) -> std::io::Result<()> {
+    let looking = at.clone();
+    let seen = match tokio::task::spawn_blocking(move || store::look(&looking)).await? {
+        Ok(seen) => seen,
+        Err(error) => return report.fail(&format!("the store cannot be used: {error}"), None),
+    };
+    match seen.schema {
+        None => report.ok(&format!("{at} can be used; heal makes its tables there when it starts"))?,
+        Some(_) if seen.older => {
+            report.ok(&format!("{at} can be used; heal brings its tables up to date when it starts"))?;
+        }
+        Some(_) => report.ok(&format!("{at} can be used"))?,
+    }
+    if !seen.fsync {
+        report.fail(
+            "this PostgreSQL runs with fsync = off: after a crash of its machine all may be lost",
+            Some("set fsync = on in postgresql.conf"),
+        )?;
+    }
+    if seen.raised {
+        report.ok("its synchronous_commit is off; heal's own transactions wait for the disk all the same")?;
+    }
+    Ok(())
 }
 
 async fn try_store(location: &Location) -> store::Result<()> {

@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod manifest;
 mod sandbox;
 mod serve;
+mod store;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -53,6 +54,9 @@ enum Command {
     Check,
     /// Check tokens, scopes, channels, AWS permissions and the store; say how to mend each
     Doctor,
+    /// Look after the database: back it up
+    #[command(subcommand)]
+    Store(store::Store),
     /// Print the Slack app manifest
     Manifest {
         /// For http mode: where Slack reaches heal, https://heal.example.com
@@ -78,6 +82,7 @@ pub fn main() -> ExitCode {
             };
             writeln!(std::io::stdout(), "{}", manifest::manifest(&mode)).map(|()| 0).map_err(Into::into)
         }
+        Command::Store(command) => store::run(&cli.files, &command),
         Command::Serve => run(serve::serve(&cli.files)),
         Command::Doctor => run(doctor::doctor(&cli.files.config(), cli.files.rules.as_deref())),
         Command::Sandbox(options) => run(sandbox::sandbox(&cli.files, options)),

@@ -29,6 +29,7 @@ pub(super) async fn serve(files: &Files) -> anyhow::Result<u8> {
         slack_api_url: std::env::var("SLACK_API_URL").ok().filter(|url| !url.is_empty()),
         ssm_endpoint: None,
         clock: Clock::default(),
+        store: crate::store::Options::default(),
     };
     let missing = settings.problems();
     if !missing.is_empty() {

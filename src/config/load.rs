@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::files::{read_bounded, read_rules};
 use super::{Config, parse};
 use crate::rule::{Defaults, Diagnostic, RuleSet, Severity, Stage, diagnostic};
+use crate::time::short_duration;
 
 impl Config {
     /// Reads the file at `path`. All its problems on error; warnings do not hinder.
@@ -117,5 +118,23 @@ pub fn agree(config: &Config, rules: &RuleSet) -> Vec<Diagnostic> {
                 .with_hint("write approvers: [\"@sre\", U0123ABCD]; their declarations would only expire")
         });
     }
+    found.extend(forgets_too_soon(config, rules));
     found
+}
+
+/// What a rule counts has to be in the store still.
+fn forgets_too_soon(config: &Config, rules: &RuleSet) -> Option<Diagnostic> {
+    let all = || rules.iter().filter(|rule| rule.looks_back() > config.retention);
+    let longest = all().max_by_key(|rule| rule.looks_back())?;
+    let others = match all().count() - 1 {
+        0 => String::new(),
+        1 => " (so it is with one other rule)".to_owned(),
+        others => format!(" (so it is with {others} other rules)"),
+    };
+    let (needs, keeps) = (short_duration(longest.looks_back()), short_duration(config.retention));
+    let message =
+        format!("`{}` looks back {needs}, and `retention` forgets after {keeps}{others}", longest.key);
+    Some(Diagnostic::at(longest.place.clone(), message).with_hint(format!(
+        "set `retention: {needs}` or more, or give the rule a shorter `cooldown` and shorter `attempts` windows"
+    )))
 }

@@ -2,6 +2,7 @@
 
 mod files;
 mod load;
+mod postgres;
 mod read;
 mod senders;
 
@@ -13,6 +14,7 @@ use crate::alert::Sender;
 
 pub use files::read_rules;
 pub use load::{Loaded, agree, load};
+pub use postgres::{Postgres, Trust};
 pub use read::{check_store, parse};
 
 /// How Slack reaches the bot.
@@ -59,8 +61,10 @@ pub struct Config {
     pub aws: Aws,
     /// The rules directory, relative to the working directory.
     pub rules: PathBuf,
-    /// `sqlite:heal.db`, `sqlite:///absolute/path.db`.
+    /// `sqlite:heal.db`, `sqlite:///absolute/path.db`, `postgres://…`.
     pub store: String,
+    /// How long what is over stays in the store, from 1 day on; default 400 days.
+    pub retention: Duration,
     /// Address of health, metrics and Slack's requests; default 127.0.0.1:8080.
     pub listen: std::net::SocketAddr,
     pub defaults: crate::rule::Defaults,

@@ -11,11 +11,21 @@ use crate::rule::values::is_id;
 use crate::rule::yaml::{self, Entry, Fields, Node, Problems, Span, Value};
 use crate::rule::{Defaults, Diagnostic, settings};
 
-const KEYS: &[&str] =
-    &["slack", "senders", "approvers", "open_pause", "aws", "rules", "store", "listen", "defaults", "limits"];
+const KEYS: &[&str] = &[
+    "slack",
+    "senders",
+    "approvers",
+    "open_pause",
+    "aws",
+    "rules",
+    "store",
+    "retention",
+    "listen",
+    "defaults",
+    "limits",
+];
 /// Sections that are planned, and not enforced yet.
 const LATER: &[&str] = &[
-    "retention",
     "storm",
     "breaker",
     "windows",
@@ -44,6 +54,11 @@ pub const DEFAULT_STORE: &str = "sqlite:heal.db";
 const DEFAULT_LISTEN: std::net::SocketAddr =
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 const DEFAULT_MAX_AGE: Duration = Duration::from_secs(15 * 60);
+const DAY: Duration = Duration::from_secs(86_400);
+/// A year and a month: last year's outage can be looked up when it comes again.
+const DEFAULT_RETENTION: Duration = Duration::from_secs(400 * 86_400);
+/// What `parse_duration` reads at most.
+const LONGEST_RETENTION: Duration = Duration::from_secs(3660 * 86_400);
 
 /// Reads a config from its text. The config is there when nothing was wrong with it; warnings may stand
 /// beside it. Nothing outside the text is looked at, no environment and no file.
@@ -98,6 +113,9 @@ fn config(path: &Path, root: Option<&Node>, problems: &mut Problems) -> Option<C
         }
         Some(text.to_owned())
     });
+    let retention = fields
+        .get("retention")
+        .and_then(|node| problems.duration("`retention`", node, DAY, LONGEST_RETENTION));
     let listen = fields.get("listen").and_then(|node| listen(node, problems));
     let defaults = fields.entry("defaults").and_then(|entry| defaults(entry, problems));
     let max_age = fields.entry("limits").and_then(|entry| {
@@ -122,6 +140,7 @@ fn config(path: &Path, root: Option<&Node>, problems: &mut Problems) -> Option<C
         aws,
         rules: PathBuf::from(rules.unwrap_or_else(|| "rules".to_owned())),
         store: store.unwrap_or_else(|| DEFAULT_STORE.to_owned()),
+        retention: retention.unwrap_or(DEFAULT_RETENTION),
         listen: listen.unwrap_or(DEFAULT_LISTEN),
         defaults: defaults.unwrap_or_default(),
         limits: Limits { max_age: max_age.unwrap_or(DEFAULT_MAX_AGE) },
@@ -326,10 +345,15 @@ fn defaults(entry: &Entry, problems: &mut Problems) -> Option<Defaults> {
 }
 
 /// Whether `store` (or `DATABASE_URL`) names a store that heal can use; the message and the hint when not.
+/// Neither holds any part of it that may be a password.
 pub fn check_store(store: &str) -> Result<(), (String, &'static str)> {
-    const FORMS: &str = "write sqlite:heal.db or sqlite:///absolute/path.db";
-    if store.starts_with("postgres://") || store.starts_with("postgresql://") {
-        return Err(("PostgreSQL as the store is not supported yet".to_owned(), FORMS));
+    const FORMS: &str =
+        "write sqlite:heal.db, sqlite:///absolute/path.db or postgres://user:password@host/database";
+    if super::Postgres::is_meant(store) {
+        return match super::Postgres::parse(store) {
+            Ok(_) => Ok(()),
+            Err(why) => Err((format!("the PostgreSQL store cannot be used: {why}"), FORMS)),
+        };
     }
     let Some(path) = store.strip_prefix("sqlite:") else {
         return Err(("`store` is none that heal knows".to_owned(), FORMS));

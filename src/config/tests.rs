@@ -69,6 +69,7 @@ fn what_the_config_does_not_say_has_its_default() {
         (config.store.as_str(), config.rules.to_str(), config.open_pause),
         ("sqlite:heal.db", Some("rules"), false)
     );
+    assert_eq!(config.retention, Duration::from_secs(400 * 86_400));
     assert_eq!(config.defaults, crate::rule::Defaults::default());
 }
 
@@ -94,9 +95,13 @@ fn a_sender_that_never_says_resolved_is_known() {
 
 #[test]
 fn stores_are_told_apart() {
-    for fine in
-        ["sqlite:heal.db", "sqlite:///var/lib/heal/heal.db", "sqlite:./data/heal.db", "sqlite:/abs.db"]
-    {
+    for fine in [
+        "sqlite:heal.db",
+        "sqlite:///var/lib/heal/heal.db",
+        "sqlite:./data/heal.db",
+        "sqlite:/abs.db",
+        "postgres://u:p@h/d",
+    ] {
         assert_eq!(check_store(fine), Ok(()), "{fine}");
     }
     for bad in [
@@ -107,17 +112,19 @@ fn stores_are_told_apart() {
         "sqlite://heal.db",
         "sqlite::memory:",
         "mysql://x",
-        "postgres://u:p@h/d",
+        "postgres://u:p@w@h/d",
         "sqlite:a.db?mode=ro",
     ] {
         let (message, _) = check_store(bad).unwrap_err();
-        assert!(!message.contains("u:p"), "a password is never repeated");
+        assert!(!message.contains("u:p") && !message.contains("w@h"), "a password is never repeated");
     }
 }
 
 const MISTAKES: &[(&str, &str)] = &[
     ("a misspelt section", "sender: []\n"),
-    ("a planned section", "retention: 90d\n"),
+    ("a planned section", "storm: 5\n"),
+    ("a retention that is none", "retention: 90\n"),
+    ("a retention that forgets what runs", "retention: 12h\n"),
     ("an unknown section", "plugins: []\n"),
     ("a list instead of a config", "- a\n"),
     ("a token", "slack:\n  bot_token: xoxb-1234567890-secret\n"),
@@ -167,7 +174,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("a region in words", "aws: {region: Tokyo}\n"),
     ("a fence at no absolute path", "aws: {fence_dir: var/../heal}\n"),
     ("a fence where nothing is kept", "aws: {fence_dir: /proc/heal}\n"),
-    ("a store of later", "store: postgres://user:secret@db/heal\n"),
+    ("a PostgreSQL without a host", "store: postgres:///heal\n"),
     ("a store that is none", "store: heal.db\n"),
     ("a port alone", "listen: \":8080\"\n"),
     ("localhost", "listen: localhost:8080\n"),
@@ -199,7 +206,7 @@ proptest::proptest! {
 
     #[test]
     fn no_value_makes_the_config_panic(
-        key in "slack|senders|approvers|aws|rules|store|listen|defaults|limits", value in "[\\[{]?.{0,30}[\\]}]?"
+        key in "slack|senders|approvers|aws|rules|store|retention|listen|defaults|limits", value in "[\\[{]?.{0,30}[\\]}]?"
     ) {
         let (_, problems) = parse_text(&format!("{key}: {value}\n"));
         diagnostic::render_all(&problems, false);

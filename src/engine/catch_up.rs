@@ -40,6 +40,8 @@ const KEPT_EVERY: Duration = Duration::from_secs(30);
 const FIRST_LOOKS: Duration = Duration::from_secs(10);
 /// The first and the longest wait after a reading that failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// The longest wait where it may be read again at any moment.
+const WHILE_AWAY: Duration = Duration::from_secs(15);
 
 /// How far the readings have come, in this process.
 #[derive(Debug, Default)]
@@ -195,7 +197,6 @@ impl Engine {
             if std::mem::take(&mut first) {
                 self.0.caught_up.looked.send_modify(|count| *count += 1);
             }
-            self.try_to_tell(channel, false).await;
             let again_at = self.clock().now().plus(SECOND_LOOK);
             tokio::time::sleep(SPACING).await;
             tokio::select! {
@@ -207,10 +208,8 @@ impl Engine {
                 let mut read = self.0.caught_up.read.lock().unwrap_or_else(PoisonError::into_inner);
                 read.insert(channel.to_owned(), gap);
             }
-            self.try_to_tell(channel, true).await;
             while tokio::time::timeout(KEPT_EVERY, self.gap_after(gap)).await.is_err() {
                 self.keep_passed().await;
-                self.try_to_tell(channel, true).await;
             }
             until = self.connected().await;
         }
@@ -219,6 +218,7 @@ impl Engine {
     async fn read_past_until_done(&self, channel: &str, until: Timestamp) {
         let mut wait = BACKOFF.0;
         loop {
+            let mut longest = WHILE_AWAY;
             match self.read_past(channel, until).await {
                 Ok(()) => return,
                 Err(Trouble::Store(store::Error::Stopped)) => return std::future::pending().await,
@@ -226,6 +226,7 @@ impl Engine {
                 Err(Trouble::Slack(error)) => {
                     let hint = error.hint().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
                     if error.is_permanent() {
+                        longest = BACKOFF.1;
                         tracing::error!(channel, %error, "the history of {channel} cannot be read, so alerts posted while heal was away are not seen: {error}{hint}; trying again in {wait:?}");
                     } else {
                         tracing::warn!(channel, %error, "the history of {channel} could not be read; trying again in {wait:?}");
@@ -233,14 +234,12 @@ impl Engine {
                 }
             }
             tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(BACKOFF.1);
+            wait = (wait * 2).min(longest);
         }
     }
 
     /// One reading: everything after the note and not after `until` is taken.
     async fn read_past(&self, channel: &str, until: Timestamp) -> Result<(), Trouble> {
-        // What an earlier process may have said already comes first.
-        self.tell_missed(channel, true).await?;
         let position = self.position(channel).await?;
         let ground = self.ground();
         // What is young may have been edited in place since, also where it was taken long ago.
@@ -316,13 +315,17 @@ impl Engine {
             return Err(error.into());
         }
         let name = channel.to_owned();
+        let (base, words) = (self.parts().identity.url.clone(), self.words());
         let closed = self.store().transact(move |tx| {
+            let mut out = Decided::default();
             if let Some(newest) = newest {
                 move_seen(tx, &name, &newest)?;
             }
-            close_missed(tx, &name, cut)
+            let missed = close_missed(tx, &name, cut, &base, &words, &mut out)?;
+            Ok((out, missed))
         });
-        let missed = closed.await?;
+        let (decided, missed) = closed.await?;
+        self.carry_out(decided);
         if count > 0 {
             tracing::info!(
                 channel,

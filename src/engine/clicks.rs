@@ -3,10 +3,10 @@
 
 use serde_json::Value;
 
-use super::commands::{announce, pause_now};
+use super::commands::pause_now;
 use super::decide::{Decided, Opening, apply, open};
 use super::people::Denied;
-use super::{Engine, fresh_id};
+use super::{Engine, fresh_id, notices};
 use crate::lifecycle::{Ending, Input, Outcome, Refused, Remediation, RemediationId, State, Trigger};
 use crate::message::{self, AGAIN, APPROVE, HOLD, PAUSE, REJECT};
 use crate::slack::send::{Call, Job, Priority};
@@ -57,7 +57,6 @@ fn read(payload: &Value) -> Option<Press> {
 enum Came {
     /// It did what it says; the messages show it.
     Done(Decided),
-    Paused(Decided, Box<crate::gate::Pause>, usize),
     Refused(Decided, String),
     /// Slack delivered it twice.
     Repeated,
@@ -78,10 +77,6 @@ impl Engine {
                 ack.done(None);
                 match came {
                     Came::Done(decided) => self.carry_out(decided),
-                    Came::Paused(decided, pause, held) => {
-                        self.carry_out(decided);
-                        announce(self, &message::answer::paused(&pause, held, &self.words()));
-                    }
                     Came::Refused(decided, why) => {
                         self.carry_out(decided);
                         self.metrics().refused_clicks.inc();
@@ -264,6 +259,7 @@ impl Engine {
         let ground = self.ground();
         let (delivery, user) = (press.delivery.clone(), press.user.clone());
         let pattern = this.rule_key.to_string();
+        let (channels, words) = (self.parts().channels.clone(), self.words());
         self.store()
             .transact(move |tx| {
                 if !tx.take_delivery(&format!("click:{delivery}"), ground.now)? {
@@ -279,7 +275,9 @@ impl Engine {
                 }
                 let mut out = Decided::default();
                 let (pause, held) = pause_now(tx, &ground, &pattern, &user, None, None, &mut out)?;
-                Ok(Came::Paused(out, Box::new(pause), held))
+                let said = message::answer::paused(&pause, held, &words);
+                notices::owe(tx, &channels, &said, ground.now, &mut out)?;
+                Ok(Came::Done(out))
             })
             .await
     }
@@ -330,7 +328,7 @@ impl Engine {
                     let why = "The alert has resolved meanwhile, so there is nothing to heal.".to_owned();
                     return refuse(tx, ground.now, &user, why);
                 }
-                tx.set_note(&note, &id.0)?;
+                tx.set_passing_note(&note, &id.0, ground.now)?;
                 let trigger = match this.trigger {
                     // What a person asked for stays asked for: somebody else approves it.
                     Trigger::Person { .. } => Trigger::Person { user },

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::decide::{Decided, Ground, Opening, apply, open, pause_matches};
 use super::people::Denied;
 use super::receive::held_for;
-use super::{Engine, fresh_id};
+use super::{Engine, fresh_id, notices};
 use crate::alert::{Alert, Origin, Status};
 use crate::gate::{Pause, Reason};
 use crate::lifecycle::{Input, Trigger};
@@ -18,7 +18,7 @@ use crate::message::command::{self, Command};
 use crate::message::{self, Said};
 use crate::rule::{Rule, RuleKey, RuleSet, Stage};
 use crate::slack::send::{Call, Job, Priority};
-use crate::slack::{Ack, Metadata, Post, Respond, Secret, Text};
+use crate::slack::{Ack, Respond, Secret};
 use crate::store::{self, Record, Tx};
 use crate::time::Timestamp;
 
@@ -234,6 +234,7 @@ impl Engine {
         let ground = self.ground();
         let until = duration.map(|duration| ground.now.plus(duration));
         let (pattern, user, delivery) = (pattern.to_owned(), asker.user.clone(), asker.delivery.clone());
+        let (channels, words) = (self.parts().channels.clone(), self.words());
         let done = self
             .store()
             .transact(move |tx| {
@@ -242,12 +243,13 @@ impl Engine {
                 }
                 let mut out = Decided::default();
                 let (pause, held) = pause_now(tx, &ground, &pattern, &user, until, reason, &mut out)?;
-                Ok(Some((out, pause, held)))
+                let said = answer::paused(&pause, held, &words);
+                notices::owe(tx, &channels, &said, ground.now, &mut out)?;
+                Ok(Some((out, pause)))
             })
             .await?;
-        let Some((decided, pause, held)) = done else { return Ok(None) };
+        let Some((decided, pause)) = done else { return Ok(None) };
         self.carry_out(decided);
-        announce(self, &answer::paused(&pause, held, &self.words()));
         Ok(Some(answer::pause_answer(&pause, matches, &self.words())))
     }
 
@@ -257,6 +259,7 @@ impl Engine {
         }
         let now = self.clock().now();
         let (by, delivery, key) = (asker.user.clone(), asker.delivery.clone(), pattern.to_owned());
+        let channels = self.parts().channels.clone();
         let done = self
             .store()
             .transact(move |tx| {
@@ -273,13 +276,15 @@ impl Engine {
                     }
                 }
                 tx.record(&Record { at: now, remediation: None, what: "resumed", who: &by, why: &key })?;
-                Ok(Some((ended, tx.active_pauses(now)?)))
+                let mut out = Decided::default();
+                if ended > 0 {
+                    notices::owe(tx, &channels, &answer::resumed(&key, &by), now, &mut out)?;
+                }
+                Ok(Some((out, ended, tx.active_pauses(now)?)))
             })
             .await?;
-        let Some((ended, still)) = done else { return Ok(None) };
-        if ended > 0 {
-            announce(self, &answer::resumed(pattern, &asker.user));
-        }
+        let Some((decided, ended, still)) = done else { return Ok(None) };
+        self.carry_out(decided);
         Ok(Some(answer::resume_answer(pattern, ended, &still, &self.words())))
     }
 
@@ -313,6 +318,9 @@ impl Engine {
         let (user, delivery, id) = (asker.user.clone(), asker.delivery.clone(), fresh_id());
         let opened = {
             let (rule, id) = (std::sync::Arc::clone(&rule), id.clone());
+            // The declaration announces it in the first channel.
+            let others: Vec<String> = self.parts().channels.iter().skip(1).cloned().collect();
+            let said = answer::run_announced(&rule.key.to_string(), host, &asker.user);
             self.store()
                 .transact(move |tx| {
                     if !tx.take_delivery(&delivery, ground.now)? {
@@ -329,7 +337,10 @@ impl Engine {
                         resolves: false,
                         target: Some(found),
                     };
-                    open(tx, &ground, opening, &mut out)?;
+                    let id = open(tx, &ground, opening, &mut out)?;
+                    if out.changed.get(&id).is_none_or(|opened| held_for(opened).is_none()) {
+                        notices::owe(tx, &others, &said, ground.now, &mut out)?;
+                    }
                     Ok(Some(out))
                 })
                 .await?
@@ -340,11 +351,7 @@ impl Engine {
         if let Some(reason) = held {
             return Ok(Some(message::why_not(&reason, &rule.key.to_string(), &self.words())));
         }
-        let key = rule.key.to_string();
-        // The declaration announces it in the first channel.
-        let others: Vec<String> = self.parts().channels.iter().skip(1).cloned().collect();
-        announce_in(self, &others, &answer::run_announced(&key, host, &asker.user));
-        Ok(Some(answer::run_answer(&key, host, None)))
+        Ok(Some(answer::run_answer(&rule.key.to_string(), host, None)))
     }
 
     /// Whether somebody else than who asks can approve, where the rule wants approvals.
@@ -433,24 +440,4 @@ pub(super) fn pause_now(
         held += usize::from(out.changed.get(&id).and_then(|now| held_for(now)).is_some_and(paused));
     }
     Ok((pause, held))
-}
-
-/// Says something in every alert channel.
-pub(super) fn announce(engine: &Engine, said: &Said) {
-    announce_in(engine, &engine.parts().channels, said);
-}
-
-fn announce_in(engine: &Engine, channels: &[String], said: &Said) {
-    for channel in channels {
-        let post = Post {
-            channel: channel.clone(),
-            thread_ts: None,
-            text: Text { text: said.text.clone(), blocks: said.blocks.clone() },
-            metadata: Some(Metadata {
-                event_type: "heal".to_owned(),
-                payload: serde_json::json!({ "announcement": fresh_id().0 }),
-            }),
-        };
-        drop(engine.parts().queue.submit(Job::new(Call::Post(post), Priority::Declaration)));
-    }
 }

@@ -10,7 +10,7 @@ use crate::gate::{Facts, Pause, Used};
 use crate::lifecycle::{self, Effect, Input, Policy, Refused, Remediation, RemediationId, State, Trigger};
 use crate::plan::{Plan, Target, Unusable};
 use crate::rule::{Rule, RuleSet, glob_match};
-use crate::store::{self, Owed, Record, Tx};
+use crate::store::{self, Notice, Owed, Record, Subject, Tx};
 use crate::time::Timestamp;
 
 /// How many that wait are tried when something becomes free. The next release tries the next ones.
@@ -27,8 +27,10 @@ pub(super) struct Ground {
 /// What a transaction decided, for the shell to carry out after the commit.
 #[derive(Default)]
 pub(super) struct Decided {
-    /// Effects owed, in the order they were owed.
+    /// Effects owed here, in the order they were owed; what another replica has claimed it performs itself.
     pub owed: Vec<Owed>,
+    /// Posts owed.
+    pub notices: Vec<Notice>,
     /// The newest snapshot of every remediation that changed, with its alert's row.
     pub changed: HashMap<RemediationId, Arc<Remediation>>,
     /// The earliest moment something is due.
@@ -38,7 +40,11 @@ pub(super) struct Decided {
 }
 
 impl Decided {
-    fn owe(&mut self, owed: Owed) {
+    /// What `me` has claimed it performs after the commit; others are called for theirs.
+    pub(super) fn owe(&mut self, me: i64, owed: Owed) {
+        if owed.claimed_by != me {
+            return;
+        }
         self.owed.retain(|have| have.remediation != owed.remediation || have.effect != owed.effect);
         self.owed.push(owed);
     }
@@ -107,7 +113,11 @@ fn begin(
         state: State::Resolving { until: ground.now },
     };
     let id = new.id.clone();
-    let mut facts = facts(tx, ground, &new, opening.row, None)?;
+    let resolved_at = match opening.row {
+        Some(row) => tx.alert_resolved_at(row)?,
+        None => None,
+    };
+    let mut facts = facts(tx, ground, &new, resolved_at, None)?;
     if let Trigger::Again { of, .. } = &new.trigger {
         // What the presser saw is the earlier declaration.
         facts.rule_changed =
@@ -127,16 +137,11 @@ fn begin(
     if inline.is_some() {
         step.effects.clear();
     }
-    tx.insert_remediation(&step.next, opening.row)?;
     let who = who_began(&step.next);
-    tx.record(&Record {
-        at: ground.now,
-        remediation: Some(&id),
-        what: "opened",
-        who: &who,
-        why: &step.next.rule_key.to_string(),
-    })?;
-    keep(tx, step, out)?;
+    let why = step.next.rule_key.to_string();
+    let record = Record { at: ground.now, remediation: Some(&id), what: "opened", who: &who, why: &why };
+    let owed = tx.keep_new(&step.next, opening.row, &record, &step.effects)?;
+    keep(tx.me(), step.next, owed, out);
     if let Some(found) = inline {
         let input =
             Input::TargetResolved(found.and_then(|target| plan_for(opening.rule, opening.alert, target)));
@@ -169,7 +174,7 @@ pub(super) fn apply(
     who: &str,
     out: &mut Decided,
 ) -> store::Result<Result<(), Refused>> {
-    let (before, row) = match tx.remediation(id) {
+    let Subject { remediation: before, alert: row, resolved_at } = match tx.subject(id) {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(Err(Refused::Over { outcome: None })),
         Err(store::Error::Corrupt { what, why }) => {
@@ -191,7 +196,7 @@ pub(super) fn apply(
         Input::TargetResolved(Ok((target, _))) => Some(target.instance_id.clone()),
         _ => None,
     };
-    let mut facts = facts(tx, ground, &before, row, instance.as_deref())?;
+    let mut facts = facts(tx, ground, &before, resolved_at, instance.as_deref())?;
     // Before another copy is sent, it must still be wanted; SSM's plain yes needs no such look.
     if before.is_in_doubt() && !matches!(input, Input::SendAccepted { .. }) {
         facts.pause = pause_of(&tx.active_pauses(ground.now)?, &before);
@@ -226,18 +231,17 @@ pub(super) fn apply(
     // Looking again and waiting on is nothing new to tell.
     let waits_on = step.effects.is_empty()
         && (matches!(step.next.state, State::Waiting { .. }) || matches!(input, Input::RunUnseen { .. }));
-    if !waits_on {
-        let why = account(&step.next, input);
-        tx.record(&Record { at: ground.now, remediation: Some(id), what: input.name(), who, why: &why })?;
-    }
+    let why = account(&step.next, input);
+    let record = Record { at: ground.now, remediation: Some(id), what: input.name(), who, why: &why };
+    let record = (!waits_on).then_some(&record);
     let frees_role = before.state.takes_role_slot() && !step.next.state.takes_role_slot();
     let frees_instance = before.state.takes_instance() && !step.next.state.takes_instance();
     let reopen = step.effects.contains(&Effect::Reopen);
+    let owing: Vec<Effect> = step.effects.into_iter().filter(|effect| *effect != Effect::Reopen).collect();
     let role = format!("role:{}", step.next.role());
     let instance = step.next.target.as_ref().map(|target| format!("instance:{}", target.instance_id));
-    tx.update_remediation(&step.next)?;
-    let next = step.next.clone();
-    keep(tx, step, out)?;
+    let owed = tx.keep_step(&step.next, record, &owing)?;
+    let next = keep(tx.me(), step.next, owed, out);
     if frees_instance && let Some(instance) = &instance {
         wake(tx, ground, instance, out)?;
     }
@@ -270,21 +274,16 @@ fn describe(ending: &lifecycle::Ending) -> String {
     }
 }
 
-/// Keeps what a step owes.
-fn keep(tx: &mut dyn Tx, step: lifecycle::Step, out: &mut Decided) -> store::Result<()> {
-    let lifecycle::Step { next, effects } = step;
-    for effect in effects {
-        if effect != Effect::Reopen {
-            let owed = tx.owe(&next.id, effect)?;
-            out.owe(owed);
-        }
-    }
+/// Notes what a step came to, for the shell: what this replica, `me`, is to do after the commit.
+fn keep(me: i64, next: Remediation, owed: Vec<Owed>, out: &mut Decided) -> Arc<Remediation> {
+    owed.into_iter().for_each(|owed| out.owe(me, owed));
     if let Some(due) = next.state.due_at() {
         hint(out, due);
     }
     out.entered.push(next.outcome().map_or(next.state.name(), lifecycle::Outcome::as_str));
-    out.changed.insert(next.id.clone(), Arc::new(next));
-    Ok(())
+    let next = Arc::new(next);
+    out.changed.insert(next.id.clone(), Arc::clone(&next));
+    next
 }
 
 fn hint(out: &mut Decided, due: Timestamp) {
@@ -368,15 +367,11 @@ fn facts(
     tx: &mut dyn Tx,
     ground: &Ground,
     remediation: &Remediation,
-    row: Option<i64>,
+    resolved_at: Option<Timestamp>,
     instance: Option<&str>,
 ) -> store::Result<Facts> {
     let now = ground.now;
     let sent = !remediation.state.is_before_sending();
-    let resolved_at = match row {
-        Some(row) => tx.alert_resolved_at(row)?,
-        None => None,
-    };
     let raised_at = match remediation.trigger {
         Trigger::Alert => remediation.origin.at,
         Trigger::Person { .. } | Trigger::Again { .. } => remediation.opened_at,
@@ -403,24 +398,22 @@ fn facts(
     facts.pause = pause_of(&tx.active_pauses(now)?, remediation);
     let known = remediation.target.as_ref().map(|target| target.instance_id.as_str());
     let Some(instance) = instance.or(known) else { return Ok(facts) };
-    let (key, id) = (&remediation.rule_key, &remediation.id);
-    facts.under_way = tx.under_way(key, instance, id)?;
-    facts.instance_taken = tx.instance_taken(instance, id)?;
-    facts.role_running = tx.role_running(remediation.role(), id)?;
-    facts.cooldown_until = tx.last_acted(key, instance)?.map(|at| at.plus(remediation.policy.cooldown));
-    if let Some(rule) = ground.rules.get(key) {
-        facts.attempts = attempts(tx, rule, instance, now)?;
+    let rule = ground.rules.get(&remediation.rule_key);
+    let longest = rule.and_then(|rule| rule.attempts.iter().map(|allowed| allowed.window).max());
+    let standing = tx.standing(remediation, instance, longest.map(|longest| now.minus(longest)))?;
+    facts.under_way = standing.under_way;
+    facts.instance_taken = standing.instance_taken;
+    facts.role_running = standing.role_running;
+    facts.cooldown_until = standing.last_acted.map(|at| at.plus(remediation.policy.cooldown));
+    if let Some(rule) = rule {
+        facts.attempts = attempts(rule, &standing.attempts, now);
     }
     facts.rule_changed = rule_changed(&ground.rules, remediation);
     Ok(facts)
 }
 
 /// How much of each of the rule's windows is used.
-fn attempts(tx: &mut dyn Tx, rule: &Rule, instance: &str, now: Timestamp) -> store::Result<Vec<Used>> {
-    let Some(longest) = rule.attempts.iter().map(|allowed| allowed.window).max() else {
-        return Ok(Vec::new());
-    };
-    let newest_first = tx.attempts_since(&rule.key, instance, now.minus(longest))?;
+fn attempts(rule: &Rule, newest_first: &[Timestamp], now: Timestamp) -> Vec<Used> {
     let window = |allowed: &crate::rule::Attempts| {
         let since = now.minus(allowed.window);
         let used = newest_first.iter().take_while(|at| **at > since).count();
@@ -430,7 +423,7 @@ fn attempts(tx: &mut dyn Tx, rule: &Rule, instance: &str, now: Timestamp) -> sto
             blocking.and_then(|index| newest_first.get(index)).map_or(now, |at| at.plus(allowed.window));
         Used { allowed: *allowed, used: u32::try_from(used).unwrap_or(u32::MAX), free_at }
     };
-    Ok(rule.attempts.iter().map(window).collect())
+    rule.attempts.iter().map(window).collect()
 }
 
 /// The pause that holds this remediation, by its rule's key or by its alert's own `ROLE:ALERT`; where

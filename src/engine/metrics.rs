@@ -35,6 +35,8 @@ pub struct Metrics {
     pub refused_clicks: Counter,
     pub slack_given_up: Counter,
     pub store_errors: Counter,
+    /// By table.
+    pub trimmed: Family<NameLabel, Counter>,
     pub connections: Gauge<i64, AtomicI64>,
     pub queue_depth: Gauge<i64, AtomicI64>,
     pub running: Gauge<i64, AtomicI64>,
@@ -60,6 +62,7 @@ impl Default for Metrics {
             refused_clicks: Counter::default(),
             slack_given_up: Counter::default(),
             store_errors: Counter::default(),
+            trimmed: Family::default(),
             connections: Gauge::default(),
             queue_depth: Gauge::default(),
             running: Gauge::default(),
@@ -92,6 +95,11 @@ impl Default for Metrics {
             "remediations",
             "States entered and outcomes reached",
             metrics.remediations.clone(),
+        );
+        registry.register(
+            "trimmed_rows",
+            "Rows deleted from the store because they are older than `retention`, by table",
+            metrics.trimmed.clone(),
         );
         registry.register("held", "Remediations held, by gate", metrics.held.clone());
         registry.register("refused_clicks", "Clicks and commands refused", metrics.refused_clicks.clone());

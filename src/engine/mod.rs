@@ -9,8 +9,11 @@ mod clicks;
 mod clock;
 mod commands;
 mod decide;
+mod in_hand;
+mod lease;
 pub mod metrics;
 mod missed;
+mod notices;
 mod people;
 mod perform;
 mod react;
@@ -21,6 +24,7 @@ mod tell;
 #[cfg(test)]
 mod tests;
 mod timer;
+mod trim;
 mod watch;
 
 use std::sync::{Arc, RwLock};
@@ -37,6 +41,7 @@ use crate::store::{self, Store};
 
 pub use clock::Clock;
 use decide::{Decided, Ground};
+pub use lease::Lease;
 use metrics::Metrics;
 use people::People;
 
@@ -54,6 +59,8 @@ pub struct Parts {
     /// Ids of the channels where alerts are read; the first takes what belongs to no alert.
     pub channels: Vec<String>,
     pub metrics: Arc<Metrics>,
+    /// Held while this process may act for what it has claimed; the queue asks it too.
+    pub lease: Lease,
     /// How Socket Mode stands, for `/heal status`.
     pub socket: channel::Receiver<slack::socket::Status>,
 }
@@ -71,6 +78,7 @@ struct Inner {
     watched: watch::Watched,
     reactions: react::Reactions,
     newest: perform::Newest,
+    in_hand: in_hand::InHand,
     /// Read-held by sendings under way, so that a stop can wait for them.
     sending: tokio::sync::RwLock<()>,
     started_at: crate::time::Timestamp,
@@ -90,6 +98,7 @@ impl Engine {
             watched: watch::Watched::default(),
             reactions: react::Reactions::default(),
             newest: perform::Newest::default(),
+            in_hand: in_hand::InHand::default(),
             sending: tokio::sync::RwLock::new(()),
             started_at,
         }))
@@ -123,6 +132,19 @@ impl Engine {
             let engine = self.clone();
             async move { engine.keep_watching().await }
         });
+        let mut lease = tokio::spawn({
+            let engine = self.clone();
+            async move {
+                tokio::select! {
+                    fenced = engine.keep_lease() => fenced,
+                    () = engine.keep_limits() => std::future::pending().await,
+                }
+            }
+        });
+        let mut trim = tokio::spawn({
+            let engine = self.clone();
+            async move { engine.keep_trimmed().await }
+        });
         let ended = loop {
             tokio::select! {
                 delivery = deliveries.recv() => match delivery {
@@ -130,7 +152,9 @@ impl Engine {
                     None => break Ok(()),
                 },
                 ended = &mut time => break Err(anyhow::anyhow!("the timers ended: {ended:?}")),
+                Ok(fenced) = &mut lease => break Err(anyhow::anyhow!("{fenced}\nhint: start this process again; it goes on under a new number")),
                 ended = &mut watch => break Err(anyhow::anyhow!("the watching of SSM ended: {ended:?}")),
+                ended = &mut trim => break Err(anyhow::anyhow!("the trimming of the store ended: {ended:?}")),
                 Some(ended) = catching_up.join_next() => break Err(anyhow::anyhow!("the reading of history ended: {ended:?}")),
                 _ = shutdown.wait_for(|stop| *stop) => break Ok(()),
             }
@@ -138,6 +162,8 @@ impl Engine {
         catching_up.abort_all();
         time.abort();
         watch.abort();
+        lease.abort();
+        trim.abort();
         self.keep_passed().await;
         // A command on its way to SSM gets its answer: what is unclear needs a person.
         let patience = std::time::Duration::from_secs(8);
@@ -224,11 +250,24 @@ impl Engine {
         if let Some(due) = decided.due_at {
             self.alarm().set(due);
         }
+        for notice in decided.notices {
+            if self.0.in_hand.begin_notice(&notice.id) {
+                self.announce(notice, false);
+            }
+        }
         for owed in decided.owed {
             if let Some(remediation) = decided.changed.get(&owed.remediation) {
                 self.perform(owed, Arc::clone(remediation), false);
             }
         }
+    }
+
+    /// Minds what was claimed from a process that is gone.
+    fn mind(&self, claimed: Arc<crate::lifecycle::Remediation>) {
+        if let Some(due) = claimed.state.due_at() {
+            self.alarm().set(due);
+        }
+        self.0.watched.mind(&claimed);
     }
 
     /// Logs a change, counts what was held, and watches what runs.

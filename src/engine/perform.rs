@@ -18,7 +18,7 @@ use crate::slack::{Metadata, Post, Text, Upload};
 use crate::store::{self, Owed, Tx};
 
 /// What Slack could not be told for now is told again after this.
-const RETRY: Duration = Duration::from_secs(60);
+pub(super) const RETRY: Duration = Duration::from_secs(60);
 
 /// The newest generation of each update that was handed to the queue.
 #[derive(Debug, Default)]
@@ -42,11 +42,20 @@ impl Newest {
 }
 
 impl Engine {
-    /// Carries an owed effect out. `again`: it may have happened before a restart.
+    /// Carries an owed effect out, unless somebody has it in hand. `again`: it may have happened before,
+    /// by a process that is gone.
     pub(super) fn perform(&self, owed: Owed, remediation: Arc<Remediation>, again: bool) {
+        if self.0.in_hand.begin(&owed) {
+            self.carry(owed, remediation, again);
+        }
+    }
+
+    /// Carries out what is in hand.
+    pub(super) fn carry(&self, owed: Owed, remediation: Arc<Remediation>, again: bool) {
         let updates = matches!(owed.effect, Effect::UpdateDeclaration | Effect::UpdateReport);
         if updates && !self.0.newest.take(&owed) {
-            return; // A newer one is on its way already; two tasks carried out two commits.
+            // A newer one is on its way already; two tasks carried out two commits.
+            return self.0.in_hand.end(&owed);
         }
         let engine = self.clone();
         match owed.effect {
@@ -54,7 +63,7 @@ impl Engine {
             Effect::Declare => {
                 let said = message::declaration(&remediation, &self.words());
                 let job = self.post(&remediation, "declaration", said, Priority::Declaration, again);
-                let done = self.parts().queue.submit(job);
+                let done = self.parts().queue.submit(job.merging(waiting("declaration", &remediation.id)));
                 tokio::spawn(async move { engine.declared(owed, done.await).await });
             }
             Effect::UpdateDeclaration => match &remediation.declaration {
@@ -62,15 +71,20 @@ impl Engine {
                     let said = message::declaration(&remediation, &self.words());
                     self.update(owed, &remediation, ts, said, Priority::Declaration);
                 }
-                // It is still on its way; the step that takes its `ts` owes the update again.
-                None => drop(tokio::spawn(async move { engine.settled(&owed).await })),
+                // It is still on its way; the step that takes its `ts` owes the update again. While it
+                // waits, it learns what it has to say now: what is over must not be declared as if it were not.
+                None => {
+                    let said = message::declaration(&remediation, &self.words());
+                    self.freshen(&remediation, "declaration", said);
+                    tokio::spawn(async move { engine.settled(&owed).await });
+                }
             },
             Effect::SayWhyNot => self.say_why_not(owed, &remediation, again),
             Effect::Send => drop(tokio::spawn(async move { engine.send(owed, &remediation, again).await })),
             Effect::Report => {
                 let said = message::report(&remediation, &self.words());
                 let job = self.post(&remediation, "report", said, Priority::Report, again);
-                let done = self.parts().queue.submit(job);
+                let done = self.parts().queue.submit(job.merging(waiting("report", &remediation.id)));
                 tokio::spawn(async move { engine.reported(owed, &remediation, done.await, again).await });
             }
             Effect::UpdateReport => match &remediation.report {
@@ -78,7 +92,11 @@ impl Engine {
                     let said = message::report(&remediation, &self.words());
                     self.update(owed, &remediation, ts, said, Priority::Report);
                 }
-                None => drop(tokio::spawn(async move { engine.settled(&owed).await })),
+                None => {
+                    let said = message::report(&remediation, &self.words());
+                    self.freshen(&remediation, "report", said);
+                    tokio::spawn(async move { engine.settled(&owed).await });
+                }
             },
             Effect::Attach => self.attach(owed, &remediation, again),
             Effect::React => self.react(owed, &remediation),
@@ -119,6 +137,12 @@ impl Engine {
         if again { job.maybe_done() } else { job }
     }
 
+    /// A post that still waits in the queue says this instead.
+    fn freshen(&self, remediation: &Remediation, part: &str, said: Said) {
+        let job = self.post(remediation, part, said, Priority::Report, false);
+        self.parts().queue.freshen(waiting(part, &remediation.id), job.call);
+    }
+
     /// An update of a message; a newer one takes the place of one that still waits.
     fn update(&self, owed: Owed, remediation: &Remediation, ts: &str, said: Said, priority: Priority) {
         let channel = remediation.origin.channel.clone();
@@ -131,7 +155,7 @@ impl Engine {
             match done.await {
                 Done::Sent { .. } => engine.settled(&owed).await,
                 // What took its place settles it.
-                Done::Superseded => {}
+                Done::Superseded => engine.0.in_hand.end(&owed),
                 Done::GaveUp(error) => {
                     engine.gave_up("updating a message", &owed, &error);
                     engine.settle_or_retry(owed, &error).await;
@@ -211,7 +235,7 @@ impl Engine {
                 }
             }
         };
-        let said_of = rendered.state.clone();
+        let (said_of, done) = (rendered.state.clone(), owed.clone());
         self.persist("keeping a report's place", {
             let id = owed.remediation.clone();
             move |tx, ground| {
@@ -222,16 +246,17 @@ impl Engine {
                 let Some((now, _)) = tx.remediation(&id)? else { return Ok(out) };
                 // The outcome came while the report was on its way: it has to say so.
                 if now.state != said_of {
-                    out.owed.push(tx.owe(&id, Effect::UpdateReport)?);
+                    out.owe(tx.me(), tx.owe(&id, Effect::UpdateReport)?);
                 }
                 if taken.is_ok() && message::attachment(&now).is_some() {
-                    out.owed.push(tx.owe(&id, Effect::Attach)?);
+                    out.owe(tx.me(), tx.owe(&id, Effect::Attach)?);
                 }
                 out.changed.insert(id.clone(), Arc::new(now));
                 Ok(out)
             }
         })
         .await;
+        self.0.in_hand.end(&done);
     }
 
     /// The output goes after the report as a file. Repeated, it is looked for by the file's name.
@@ -287,32 +312,63 @@ impl Engine {
 
     /// The effect is done, and this came of it: both in one transaction.
     pub(super) async fn settle_with(&self, owed: Owed, input: Input) {
-        self.persist("keeping what came of an effect", move |tx, ground| {
+        let done = owed.clone();
+        // It frees nothing and counts nothing, so that no other decision has to wait for it.
+        let accepted = matches!(input, Input::SendAccepted { .. });
+        let work = move |tx: &mut dyn Tx, ground: &Ground| {
             let mut out = Decided::default();
             tx.settle(&owed)?;
             drop(apply(tx, ground, &owed.remediation, &input, "heal", &mut out)?);
             Ok(out)
-        })
-        .await;
+        };
+        match accepted {
+            true => self.persist_claimed("keeping what came of an effect", work).await,
+            false => self.persist("keeping what came of an effect", work).await,
+        }
+        self.0.in_hand.end(&done);
     }
 
     /// The effect is done and nothing came of it.
     pub(super) async fn settled(&self, owed: &Owed) {
-        let owed = owed.clone();
-        self.persist("settling an effect", move |tx, _| tx.settle(&owed).map(|_| Decided::default())).await;
+        let done = owed.clone();
+        let work = move |tx: &mut dyn Tx, _: &Ground| tx.settle(&done).map(|()| Decided::default());
+        self.persist_claimed("settling an effect", work).await;
+        self.0.in_hand.end(owed);
     }
 
     /// Keeps what happened outside, however long the store is in trouble: it cannot be unhappened.
-    async fn persist<F>(&self, doing: &'static str, work: F)
+    pub(super) async fn persist<F>(&self, doing: &'static str, work: F)
     where
         F: Fn(&mut dyn Tx, &Ground) -> store::Result<Decided> + Clone + Send + 'static,
     {
+        let keep = || {
+            let (ground, work) = (self.ground(), work.clone());
+            self.store().transact(move |tx| work(tx, &ground))
+        };
+        self.keep_trying(doing, keep).await;
+    }
+
+    /// As [`Engine::persist`], for what touches only what this process has claimed and counts nothing.
+    async fn persist_claimed<F>(&self, doing: &'static str, work: F)
+    where
+        F: Fn(&mut dyn Tx, &Ground) -> store::Result<Decided> + Clone + Send + 'static,
+    {
+        let keep = || {
+            let (ground, work) = (self.ground(), work.clone());
+            self.store().transact_claimed(move |tx| work(tx, &ground))
+        };
+        self.keep_trying(doing, keep).await;
+    }
+
+    async fn keep_trying<W>(&self, doing: &'static str, keep: impl Fn() -> W)
+    where
+        W: Future<Output = store::Result<Decided>>,
+    {
         let mut pause = Duration::from_millis(200);
         loop {
-            let (ground, work) = (self.ground(), work.clone());
-            match self.store().transact(move |tx| work(tx, &ground)).await {
+            match keep().await {
                 Ok(decided) => return self.carry_out(decided),
-                Err(store::Error::Stopped) => return,
+                Err(store::Error::Stopped | store::Error::Fenced) => return,
                 Err(error) => self.store_failed(doing, &error),
             }
             tokio::time::sleep(pause).await;
@@ -337,27 +393,30 @@ impl Engine {
                 tokio::time::sleep(RETRY).await;
                 let id = owed.remediation.clone();
                 match engine.store().transact(move |tx| tx.remediation(&id)).await {
-                    Ok(Some((remediation, _))) => return engine.perform(owed, Arc::new(remediation), true),
-                    Ok(None) | Err(store::Error::Stopped) => return,
+                    Ok(Some((remediation, _))) => return engine.carry(owed, Arc::new(remediation), true),
+                    Ok(None) | Err(store::Error::Stopped | store::Error::Fenced) => return,
                     Err(error) => engine.store_failed("reading what is owed", &error),
                 }
             }
         });
     }
 
+    /// Says what Slack did not take: for good, or for now.
     pub(super) fn gave_up(&self, doing: &str, owed: &Owed, error: &crate::slack::Error) {
+        let id = &owed.remediation;
         if !error.is_permanent() {
-            // Most often the bot is ending; the next start, or a later try here, does it.
-            tracing::warn!(remediation = %owed.remediation, %error, "{doing} of remediation {} is owed still: {error}", owed.remediation);
+            tracing::warn!(remediation = %id, %error, "{doing} of remediation {id} has to wait: {error}");
             return;
         }
         self.metrics().slack_given_up.inc();
         let hint = error.hint().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
-        tracing::error!(
-            remediation = %owed.remediation, %error,
-            "{doing} of remediation {} failed for good: {error}{hint}", owed.remediation
-        );
+        tracing::error!(remediation = %id, %error, "{doing} of remediation {id} failed for good: {error}{hint}");
     }
+}
+
+/// The key under which a post is found in the queue while it waits.
+fn waiting(part: &str, id: &RemediationId) -> String {
+    format!("{part}:{}", id.0)
 }
 
 /// Messages of one remediation go in order.

@@ -1,7 +1,8 @@
 //! The one reaction on an alert that shows where it stands.
 //!
 //! Several changes within a moment set one reaction: flicker is noise, and each change is two calls.
-//! What is set is computed when it is set, from all remediations of the message.
+//! What is set is computed when it is set, from all remediations of the message. Before anything is set it
+//! is noted, so that whatever a crash or an outage leaves half done is put right by the next change.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,10 +12,12 @@ use super::Engine;
 use crate::lifecycle::Remediation;
 use crate::message;
 use crate::slack::send::{Call, Done, Job, Priority};
-use crate::store::Owed;
+use crate::store::{self, Owed};
 
 /// Changes within this time show as one.
 const GATHER: Duration = Duration::from_millis(250);
+/// What could not be set for now is tried again after this; longer when it fails again.
+const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 type Place = (String, String);
 
@@ -25,11 +28,44 @@ pub(super) struct Reactions {
 }
 
 /// What became of a reaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Set {
     Done,
     /// Slack refuses it for good (the message is gone, …).
     Never,
     NotNow,
+}
+
+/// What of ours may be on a message, as its note keeps it: `eyes` is there and nothing else; with
+/// `hourglass eyes>x` the first two may be there and `x` was to be set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Shown {
+    /// Certainly there, and alone.
+    certain: Option<String>,
+    perhaps: Vec<String>,
+}
+
+impl Shown {
+    fn read(note: Option<&str>) -> Shown {
+        let list = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        match note.unwrap_or_default().split_once('>') {
+            Some((before, setting)) => {
+                Shown { certain: None, perhaps: [list(before), list(setting)].concat() }
+            }
+            None => Shown { certain: list(note.unwrap_or_default()).pop(), perhaps: Vec::new() },
+        }
+    }
+
+    /// What has to be taken away when `wanted` is there.
+    fn besides(&self, wanted: &str) -> Vec<String> {
+        let all = self.certain.iter().chain(&self.perhaps);
+        all.filter(|name| *name != wanted).cloned().collect()
+    }
+
+    /// The note while `wanted` is being set.
+    fn setting(&self, wanted: &str) -> String {
+        format!("{}>{wanted}", self.besides(wanted).join(" "))
+    }
 }
 
 impl Reactions {
@@ -54,13 +90,30 @@ impl Engine {
         gathering.insert(place.clone(), vec![owed]);
         drop(gathering);
         tokio::spawn(async move {
+            let mut wait = GATHER;
             loop {
-                tokio::time::sleep(GATHER).await;
+                tokio::time::sleep(wait).await;
                 let now: Vec<Owed> =
                     engine.0.reactions.lock().get_mut(&place).map(std::mem::take).unwrap_or_default();
-                engine.set_reaction(&place, now).await;
+                let undone = match engine.set_reaction(&place, now.clone()).await {
+                    Ok(Set::Done | Set::Never) => Vec::new(),
+                    Ok(Set::NotNow) => now,
+                    // The bot is ending; whoever comes after it goes on with it.
+                    Err(store::Error::Stopped | store::Error::Fenced) => Vec::new(),
+                    Err(error) => {
+                        engine.store_failed("keeping what a reaction shows", &error);
+                        now
+                    }
+                };
+                wait = match undone.is_empty() {
+                    true => GATHER,
+                    false if wait == GATHER => RETRY.0,
+                    false => (wait * 2).min(RETRY.1),
+                };
                 let mut gathering = engine.0.reactions.lock();
-                if gathering.get(&place).is_none_or(Vec::is_empty) {
+                let waiting = gathering.entry(place.clone()).or_default();
+                waiting.splice(..0, undone);
+                if waiting.is_empty() {
                     gathering.remove(&place);
                     return;
                 }
@@ -68,78 +121,124 @@ impl Engine {
         });
     }
 
-    async fn set_reaction(&self, place: &Place, owed: Vec<Owed>) {
+    /// Makes the message show what it should, and settles what was owed for it unless it could not be done now.
+    async fn set_reaction(&self, place: &Place, owed: Vec<Owed>) -> store::Result<Set> {
         let (channel, ts) = place.clone();
         let note = format!("reaction:{channel}:{ts}");
-        let read = {
-            let note = note.clone();
-            self.store().transact(move |tx| {
-                let wanted = message::reaction_for(tx.remediations_of(&channel, &ts)?.iter());
-                let shown = tx.note(&note)?.unwrap_or_default();
-                let shown: Vec<String> = shown.split_whitespace().map(str::to_owned).collect();
-                // Whatever may stand there from now on is on record, or a crash would leave it for ever.
-                if !shown.iter().any(|name| name == wanted) {
-                    tx.set_note(&note, format!("{} {wanted}", shown.join(" ")).trim_start())?;
+        let (name, now) = (note.clone(), self.clock().now());
+        // Noted before it is set: should this process go away in between, the next change knows of it.
+        let (shown, wanted) = self
+            .store()
+            .transact(move |tx| {
+                let all = tx.remediations_of(&channel, &ts)?;
+                let shown = Shown::read(tx.note(&name)?.as_deref());
+                let wanted = message::reaction_for(all.iter());
+                if shown.certain.as_deref() != Some(wanted) {
+                    tx.set_passing_note(&name, &shown.setting(wanted), now)?;
                 }
-                Ok((wanted, shown))
+                Ok((shown, wanted))
             })
-        };
-        let (wanted, shown) = match read.await {
-            Ok(read) => read,
-            Err(error) => {
-                self.store_failed("reading what a reaction shows", &error);
-                return self.react_later(owed);
-            }
-        };
-        if shown != [wanted] {
-            match self.call(place, wanted, true).await {
-                Set::Done => {}
-                Set::Never => return self.settle_reactions(None, owed).await,
-                Set::NotNow => return self.react_later(owed),
-            }
-            for old in shown.iter().filter(|old| *old != wanted) {
-                if matches!(self.call(place, old, false).await, Set::NotNow) {
-                    return self.react_later(owed);
+            .await?;
+        if shown.certain.as_deref() == Some(wanted) {
+            self.settle_reactions(note, None, owed).await?;
+            return Ok(Set::Done);
+        }
+        let mut set = self.call(place, wanted, true).await;
+        if set == Set::Done {
+            for old in shown.besides(wanted) {
+                if self.call(place, &old, false).await == Set::NotNow {
+                    set = Set::NotNow;
                 }
             }
         }
-        self.settle_reactions(Some((note, wanted)), owed).await;
-    }
-
-    async fn settle_reactions(&self, shown: Option<(String, &'static str)>, owed: Vec<Owed>) {
-        let settling = owed.clone();
-        let settled = self.store().transact(move |tx| {
-            if let Some((note, name)) = &shown {
-                tx.set_note(note, name)?;
+        match set {
+            Set::NotNow => return Ok(Set::NotNow),
+            Set::Done => {}
+            // Nothing can be changed there any more, and nothing is known of it.
+            Set::Never => {
+                self.settle_reactions(note, None, owed).await?;
+                return Ok(Set::Never);
             }
-            for owed in &settling {
-                tx.settle(owed)?;
-            }
-            Ok(())
-        });
-        if let Err(error) = settled.await {
-            self.store_failed("keeping what a reaction shows", &error);
-            self.react_later(owed);
+        }
+        let was = shown.setting(wanted);
+        match self.settle_reactions(note, Some((was, wanted)), owed).await? {
+            true => Ok(Set::Done),
+            // Another process set something meanwhile: what it and we did is looked at once more.
+            false => Ok(Set::NotNow),
         }
     }
 
-    /// They are owed still; setting a reaction twice is setting it once.
-    fn react_later(&self, owed: Vec<Owed>) {
-        owed.into_iter().for_each(|owed| self.retry_later(owed));
+    /// Keeps what is there now, unless the note is no longer as we left it; then the effects stay owed.
+    async fn settle_reactions(
+        &self,
+        note: String,
+        shown: Option<(String, &'static str)>,
+        owed: Vec<Owed>,
+    ) -> store::Result<bool> {
+        let (done, at) = (owed.clone(), self.clock().now());
+        let kept = self
+            .store()
+            .transact_claimed(move |tx| {
+                if let Some((was, name)) = &shown {
+                    let now = tx.note(&note)?.unwrap_or_default();
+                    if now != *was {
+                        let now = Shown::read(Some(&now));
+                        let perhaps: Vec<&str> =
+                            now.certain.iter().chain(&now.perhaps).map(String::as_str).collect();
+                        tx.set_passing_note(&note, &format!("{}>{name}", perhaps.join(" ")), at)?;
+                        return Ok(false);
+                    }
+                    tx.set_passing_note(&note, name, at)?;
+                }
+                for owed in &owed {
+                    tx.settle(owed)?;
+                }
+                Ok(true)
+            })
+            .await?;
+        if kept {
+            done.iter().for_each(|owed| self.0.in_hand.end(owed));
+        }
+        Ok(kept)
     }
 
     /// Sets or takes one reaction.
     async fn call(&self, place: &Place, name: &str, set: bool) -> Set {
         let (channel, ts) = place.clone();
-        let name = name.to_owned();
-        let call = if set { Call::React { channel, ts, name } } else { Call::Unreact { channel, ts, name } };
+        let what = name.to_owned();
+        let call = if set {
+            Call::React { channel, ts, name: what }
+        } else {
+            Call::Unreact { channel, ts, name: what }
+        };
         match self.parts().queue.submit(Job::new(call, Priority::Reaction)).await {
             Done::Sent { .. } => Set::Done,
             Done::Superseded => Set::NotNow,
             Done::GaveUp(error) => {
-                tracing::warn!(%error, channel = %place.0, ts = %place.1, "a reaction could not be set");
+                tracing::warn!(%error, channel = %place.0, ts = %place.1, "the reaction {name} could not be set");
                 if error.is_permanent() { Set::Never } else { Set::NotNow }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_tells_what_is_there_and_what_may_be() {
+        assert_eq!(Shown::read(None), Shown::default());
+        assert_eq!(Shown::read(Some("")), Shown::default());
+        let eyes = Shown::read(Some("eyes"));
+        assert_eq!(eyes.certain.as_deref(), Some("eyes"));
+        assert_eq!(Shown::default().setting("eyes"), ">eyes");
+        let setting = Shown::read(Some(&eyes.setting("x")));
+        assert_eq!(setting.certain, None, "it may have been set, and must be set");
+        assert_eq!(setting.besides("x"), ["eyes"]);
+        // The crash came, and now something else is wanted: both may be there.
+        let next = Shown::read(Some(&setting.setting("mag")));
+        assert_eq!(next.besides("mag"), ["eyes", "x"]);
+        assert_eq!(next.setting("x"), "eyes mag>x");
     }
 }

@@ -14,7 +14,7 @@ use crate::lifecycle::{Input, RemediationId, Trigger};
 use crate::message::{Missed, WhyMissed};
 use crate::plan::{Target, Unusable};
 use crate::slack::{Ack, Delivery, Payload};
-use crate::store::{self, NewAlert, Record, Tx};
+use crate::store::{self, Kept, NewAlert, Record, Tx};
 use crate::text::clean;
 use crate::time::Timestamp;
 
@@ -344,18 +344,17 @@ fn keep_news(
     let News { alert, id, rule, target, over: over_later, again } = news;
     let Told { sender, origin, edited, came } = *told;
     let key = rule.as_ref().map(|rule| &rule.key);
-    let row =
-        tx.insert_alert(&NewAlert { origin, position, alert: &alert, rule: key, received_at: ground.now })?;
+    let new = NewAlert { origin, position, alert: &alert, rule: key, received_at: ground.now };
+    // Slack does not keep the order: "resolved", or an edit that says so, may have come before.
+    let overtaken = overtaken(&origin.channel, &origin.ts, &alert);
+    let Kept { id: row, resolved_at, noted } = tx.keep_alert(&new, &overtaken)?;
     if alert.status == Status::Resolved {
         for row in tx.resolve_alerts(&sender.name, &alert.identity(), origin.at)? {
             wake_alert(tx, ground, row, out)?;
         }
         return Ok(None);
     }
-    // Slack does not keep the order: "resolved", or an edit that says so, may have come before.
-    let over = tx.resolved_since(&sender.name, &alert.identity(), origin.at)?.or(over_later);
-    let overtaken = tx.note(&overtaken(&origin.channel, &origin.ts, &alert))?;
-    let over = over.or(overtaken.map(|_| ground.now));
+    let over = resolved_at.or(over_later).or(noted.then_some(ground.now));
     if let Some(at) = over {
         tx.resolve_alert(row, at)?;
     }
@@ -427,7 +426,7 @@ pub(super) fn keep_edit(
     if carried.is_empty() {
         // The edit overtook its message: what it says is kept for when that comes.
         for alert in &resolved {
-            tx.set_note(&overtaken(channel, ts, alert), "resolved")?;
+            tx.set_passing_note(&overtaken(channel, ts, alert), "resolved", ground.now)?;
         }
     }
     let firing: Vec<_> = carried.iter().filter(|row| row.alert.status == Status::Firing).collect();

@@ -12,14 +12,17 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const SLACKS_PATIENCE: Duration = Duration::from_secs(20);
 
 impl Engine {
+    /// Claims what the process before left, and goes on with it. Of replicas that may still live
+    /// [`Engine::keep_lease`] finds out.
     pub(super) async fn resume(&self) -> store::Result<()> {
         let now = self.clock().now();
         let (answers, messages) = (now.plus(PATIENCE), now.plus(SLACKS_PATIENCE));
-        let (open, owed) = self
+        let (open, owed, notices) = self
             .store()
             .transact(move |tx| {
+                tx.claim_orphans()?;
                 // Deadlines that passed while nobody looked give the world time to answer first.
-                for mut open in tx.open_remediations()? {
+                for mut open in tx.claimed_remediations()? {
                     let before = open.state.clone();
                     open.state.not_due_before(answers, messages);
                     if open.state != before {
@@ -40,7 +43,7 @@ impl Engine {
                         Err(error) => return Err(error),
                     }
                 }
-                Ok((tx.open_remediations()?, owed))
+                Ok((tx.claimed_remediations()?, owed, tx.owed_notices()?))
             })
             .await?;
         if !open.is_empty() || !owed.is_empty() {
@@ -53,13 +56,15 @@ impl Engine {
             );
         }
         for remediation in open {
-            if let Some(due) = remediation.state.due_at() {
-                self.alarm().set(due);
-            }
-            self.0.watched.mind(&Arc::new(remediation));
+            self.mind(Arc::new(remediation));
         }
         for (effect, remediation) in owed {
             self.perform(effect, Arc::new(remediation), true);
+        }
+        for notice in notices {
+            if self.0.in_hand.begin_notice(&notice.id) {
+                self.announce(notice, true);
+            }
         }
         Ok(())
     }

@@ -31,6 +31,7 @@ impl Engine {
             return self.settled(&owed).await;
         };
         let _under_way = self.0.sending.read().await;
+        self.parts().lease.held().await;
         let ssm = &self.parts().ssm;
         let first_sent_at = remediation.sent_at.unwrap_or(remediation.opened_at);
         let copy = Copy {

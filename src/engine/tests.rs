@@ -2,6 +2,7 @@
 
 mod changes;
 mod gates;
+mod trim;
 mod turns;
 
 use std::collections::BTreeMap;

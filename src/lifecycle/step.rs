@@ -136,13 +136,13 @@ fn declaring(this: &Remediation, until: Timestamp, input: &Input, facts: &Facts)
                 (Stage::Auto, _) if next.policy.grace.is_zero() => Ok(try_to_send(next, facts)),
                 (Stage::Auto, _) => {
                     next.state = State::Counting { until: facts.now.plus(next.policy.grace) };
-                    Ok(Step { next, effects: times_anew(this, facts) })
+                    Ok(Step { next, effects: declared(this, facts) })
                 }
                 (Stage::Approve, Trigger::Again { .. }) if approved => Ok(try_to_send(next, facts)),
                 (Stage::Approve, _) => {
                     next.state =
                         State::AwaitingApproval { until: facts.now.plus(next.policy.approve_within) };
-                    Ok(Step { next, effects: times_anew(this, facts) })
+                    Ok(Step { next, effects: declared(this, facts) })
                 }
             }
         }
@@ -395,11 +395,12 @@ fn try_to_send(mut next: Remediation, facts: &Facts) -> Step {
     }
 }
 
-/// A declaration names the time until which it waits, as reckoned when it was rendered. Where Slack took
-/// it much later, it is said anew.
-fn times_anew(this: &Remediation, facts: &Facts) -> Vec<Effect> {
+/// What is owed when people may decide. The reaction: the one set while Slack took the declaration says
+/// less. And a declaration names the time until which it waits, as reckoned when it was rendered; where
+/// Slack took it much later, it is said anew.
+fn declared(this: &Remediation, facts: &Facts) -> Vec<Effect> {
     let slow = facts.now.since(this.opened_at) > Duration::from_secs(2);
-    if slow { vec![Effect::UpdateDeclaration] } else { Vec::new() }
+    if slow { vec![Effect::UpdateDeclaration, Effect::React] } else { vec![Effect::React] }
 }
 
 /// A late cure answers another outage: between being allowed (the last approval; the alert and its

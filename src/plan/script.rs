@@ -9,6 +9,7 @@
 //! Before all that stands the fence (`fence.sh`): the host itself runs one copy of a run at most,
 //! whatever SSM and heal send it, and keeps what came of it for whoever asks (`told.sh`).
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::{Fence, Plan, RemediationId, StepKind, Work};
@@ -57,6 +58,10 @@ const FENCE: &str = include_str!("fence.sh");
 const TAIL: &str = include_str!("tail.sh");
 const ASK: &str = include_str!("ask.sh");
 
+/// What comes before the steps.
+static WHOLE_HEAD: LazyLock<String> =
+    LazyLock::new(|| HEAD.replace("@FENCE_SCRIPT@", &format!("{TOLD}{FENCE}")));
+
 impl Plan {
     /// The script of a shell rule, complete; `None` for documents and automations.
     pub fn script(&self, run: &RemediationId, fence: &Fence) -> Option<String> {
@@ -67,20 +72,28 @@ impl Plan {
         let (head, tail) = (kept - kept / 4, kept / 4);
         let numbers: Vec<String> = (1..=steps.len()).map(|number| number.to_string()).collect();
         let wait = self.timeout.as_secs().saturating_sub(WAIT_LESS).clamp(1, 172_800) * 1000;
-        let ours = |text: &str| {
-            text.replace("@FENCE_SCRIPT@", &format!("{TOLD}{FENCE}"))
-                .replace("@WAIT@", &wait.to_string())
-                .replace("@DEADLINE@", &fence.deadline.to_string())
-                .replace("@KEEP@", &KEEP.to_string())
-                .replace("@HEAD@", &head.to_string())
-                .replace("@TAIL@", &tail.to_string())
-                .replace("@BOTH@", &kept.to_string())
-                .replace("@COUNT@", &steps.len().to_string())
-                .replace("@NUMBERS@", &numbers.join(" "))
-                .replace("@RUN@", &word(&run.0))
-                .replace("@FENCE@", &quote(&fence.dir))
+        let (wait, deadline) = (wait.to_string(), fence.deadline.to_string());
+        let (head, tail, kept) = (head.to_string(), tail.to_string(), kept.to_string());
+        let (keep, count) = (KEEP.to_string(), steps.len().to_string());
+        let (listed, run, dir) = (numbers.join(" "), word(&run.0), quote(&fence.dir));
+        let value = |name: &str| {
+            let text: &str = match name {
+                "WAIT" => &wait,
+                "DEADLINE" => &deadline,
+                "KEEP" => &keep,
+                "HEAD" => &head,
+                "TAIL" => &tail,
+                "BOTH" => &kept,
+                "COUNT" => &count,
+                "NUMBERS" => &listed,
+                "RUN" => &run,
+                "FENCE" => &dir,
+                _ => return None,
+            };
+            Some(text)
         };
-        let mut script = ours(HEAD);
+        let mut script = String::with_capacity(WHOLE_HEAD.len() + TAIL.len() + 1024);
+        fill(&mut script, &WHOLE_HEAD, value);
         for (name, value) in env {
             script.push_str(&format!("export {name}={}\n", quote(value)));
         }
@@ -91,7 +104,7 @@ impl Plan {
             script.push_str(&format!("{{\neval {}\n}} >>\"$heal_dir/{number}\" 2>&1\n", quote(&step.text)));
             script.push_str("heal_ended \"$?\" || exit\n");
         }
-        script.push_str(&ours(TAIL));
+        fill(&mut script, TAIL, value);
         Some(script)
     }
 }
@@ -110,6 +123,27 @@ pub fn ask_script(run: &RemediationId, fence: &Fence) -> String {
 pub(super) fn length(plan: &Plan) -> Option<usize> {
     let fence = Fence { dir: "x".repeat(FENCE_DIR_MAX), deadline: i64::MAX };
     plan.script(&RemediationId("x".repeat(40)), &fence).map(|script| script.len())
+}
+
+/// Appends `template` with a value for each `@NAME@`, in one pass: nothing is looked for in the values, and
+/// every decision before a sending makes the script once, to see how long it is.
+fn fill<'a>(out: &mut String, template: &str, value: impl Fn(&str) -> Option<&'a str>) {
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('@') {
+        out.push_str(before);
+        let named = after.split_once('@').and_then(|(name, after)| Some((value(name)?, after)));
+        match named {
+            Some((text, after)) => {
+                out.push_str(text);
+                rest = after;
+            }
+            None => {
+                out.push('@');
+                rest = after;
+            }
+        }
+    }
+    out.push_str(rest);
 }
 
 pub(super) fn kind_word(kind: StepKind) -> &'static str {

@@ -174,6 +174,15 @@ impl Rule {
         }
     }
 
+    /// How far back decisions about this rule look: its cooldown and the longest of its `attempts`
+    /// windows, and no less than the life of one remediation from its declaration to its outcome.
+    pub fn looks_back(&self) -> Duration {
+        let windows = self.attempts.iter().map(|attempts| attempts.window).max().unwrap_or_default();
+        let life = [self.approve_within, self.timeout, self.resolve_within];
+        let life = life.into_iter().fold(self.grace, Duration::saturating_add);
+        self.cooldown.max(windows).max(life)
+    }
+
     fn built_in() -> BuiltIn {
         let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
         BuiltIn {

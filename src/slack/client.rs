@@ -14,6 +14,7 @@ use slack_morphism::blocks::SlackBlock;
 use slack_morphism::{SlackApiToken, SlackApiTokenValue, SlackClient};
 use url::Url;
 
+use super::limits::{self, Limits};
 use super::wire::{self, Wire};
 use super::{Error, Secret};
 
@@ -29,6 +30,7 @@ pub(crate) struct Inner {
     pub(crate) token: SlackApiToken,
     /// Known once `auth.test` was asked.
     pub(crate) identity: OnceLock<Identity>,
+    pub(crate) limits: Limits,
 }
 
 /// How calls are made.
@@ -110,12 +112,36 @@ impl Client {
         let wire = Wire::new(options.api_url.as_deref(), options.time_out, options.max_answer)?;
         let token = api_token(token);
         Ok(Client {
-            inner: Arc::new(Inner { morphism: SlackClient::new(wire), token, identity: OnceLock::new() }),
+            inner: Arc::new(Inner {
+                morphism: SlackClient::new(wire),
+                token,
+                identity: OnceLock::new(),
+                limits: Limits::default(),
+            }),
         })
     }
 
     pub(crate) fn wire(&self) -> &Wire {
         &self.inner.morphism.http_api.connector
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    /// Makes a call unless Slack has limited it, and keeps the limit where Slack limits it now.
+    async fn limited<T>(
+        &self,
+        method: &str,
+        channel: Option<&str>,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        self.limits().ask(method, channel)?;
+        let done = call.await;
+        if let Err(Error::RateLimited { retry_after }) = &done {
+            self.limits().met(method, channel, *retry_after);
+        }
+        done
     }
 
     /// Calls a method with a JSON body.
@@ -124,8 +150,20 @@ impl Client {
         RQ: Serialize + Send + Sync,
         RS: for<'de> Deserialize<'de> + Send,
     {
+        self.call_in(method, None, request).await
+    }
+
+    /// Calls a method that Slack may limit by channel.
+    async fn call_in<RQ, RS>(&self, method: &str, channel: Option<&str>, request: &RQ) -> Result<RS, Error>
+    where
+        RQ: Serialize + Send + Sync,
+        RS: for<'de> Deserialize<'de> + Send,
+    {
         let session = self.inner.morphism.open_session(&self.inner.token);
-        Ok(session.http_session_api.http_post(method, request, None).await?)
+        self.limited(method, channel, async {
+            Ok(session.http_session_api.http_post(method, request, None).await?)
+        })
+        .await
     }
 
     /// Calls a reading method, which take their arguments from the query only.
@@ -139,7 +177,10 @@ impl Client {
             .filter(|(_, value)| !value.is_empty())
             .map(|(name, value)| (*name, Some(*value)))
             .collect();
-        Ok(session.http_session_api.http_get(method, &params, None).await?)
+        self.limited(method, None, async {
+            Ok(session.http_session_api.http_get(method, &params, None).await?)
+        })
+        .await
     }
 
     /// Who the token belongs to, and what it may do.
@@ -153,8 +194,14 @@ impl Client {
         }
         let url = self.method_url("auth.test");
         let body = (HeaderValue::from_static("application/json; charset=utf-8"), "{}".into());
-        let answer = self.wire().exchange(Method::POST, &url, Some(&self.inner.token), Some(body)).await?;
-        let raw: Raw = wire::read(&answer)?;
+        let (answer, raw) = self
+            .limited("auth.test", None, async {
+                let answer =
+                    self.wire().exchange(Method::POST, &url, Some(&self.inner.token), Some(body)).await?;
+                let raw: Raw = wire::read(&answer)?;
+                Ok((answer, raw))
+            })
+            .await?;
         let scopes = answer.headers.get("x-oauth-scopes").and_then(|value| value.to_str().ok()).unwrap_or("");
         let identity = Identity {
             team_id: raw.team_id.unwrap_or_default(),
@@ -181,8 +228,12 @@ impl Client {
         }
         let token = api_token(app_token);
         let session = self.inner.morphism.open_session(&token);
-        let raw: Raw =
-            session.http_session_api.http_post("apps.connections.open", &serde_json::json!({}), None).await?;
+        let method = "apps.connections.open";
+        let raw: Raw = self
+            .limited(method, None, async {
+                Ok(session.http_session_api.http_post(method, &serde_json::json!({}), None).await?)
+            })
+            .await?;
         raw.url.map(Secret::from).ok_or_else(|| Error::unclear("apps.connections.open gave no url"))
     }
 
@@ -212,7 +263,7 @@ impl Client {
             unfurl_links: false,
             unfurl_media: false,
         };
-        let posted: Posted = self.call("chat.postMessage", &request).await?;
+        let posted: Posted = self.call_in(limits::POST, Some(&post.channel), &request).await?;
         posted.ts.ok_or_else(|| Error::unclear("chat.postMessage gave no ts"))
     }
 
@@ -277,9 +328,11 @@ impl Client {
         })
         .map_err(|error| Error::not_done(format!("the answer cannot be written as JSON: {error}")))?;
         let json = HeaderValue::from_static("application/json; charset=utf-8");
-        let answer =
-            self.wire().exchange(Method::POST, url.as_str(), None, Some((json, body.into()))).await?;
-        plain(&answer)
+        self.limited(limits::RESPOND, None, async {
+            let body = Some((json, body.into()));
+            plain(&self.wire().exchange(Method::POST, url.as_str(), None, body).await?)
+        })
+        .await
     }
 
     /// Puts a reaction on a message; one that is there already counts as done.

@@ -27,6 +27,8 @@ pub(super) enum Reply {
     Lost,
     /// Done, and the answer never comes.
     Hangs,
+    /// Done so much later, and the answer never comes.
+    Lands(Duration),
 }
 
 #[derive(Clone, Debug)]
@@ -46,6 +48,39 @@ struct Inner {
     under_way: usize,
     most_under_way: usize,
     delay: Duration,
+    strict: HashMap<String, Strict>,
+    away: bool,
+}
+
+/// A method that takes one call in each period, and remembers who did not wait.
+struct Strict {
+    every: Duration,
+    free_at: Instant,
+    /// When "wait" was said, and until when.
+    told: Option<(Instant, Instant)>,
+    too_soon: usize,
+    refused: usize,
+}
+
+/// A call that was on its way when "wait" was said is not to blame.
+const ON_ITS_WAY: Duration = Duration::from_millis(50);
+
+impl Strict {
+    /// `Retry-After`, where it has to wait.
+    fn take(&mut self, now: Instant) -> Option<u64> {
+        if self.told.is_some_and(|(at, until)| now < until && now > at + ON_ITS_WAY) {
+            self.too_soon += 1;
+        }
+        if now >= self.free_at {
+            self.free_at = now + self.every;
+            return None;
+        }
+        self.refused += 1;
+        let wait = (self.free_at - now).as_secs_f64().ceil().max(1.0) as u64;
+        let until = now + Duration::from_secs(wait);
+        self.told = Some(self.told.filter(|(_, known)| *known > now).unwrap_or((now, until)));
+        Some(wait)
+    }
 }
 
 #[derive(Clone)]
@@ -146,6 +181,24 @@ impl Fake {
         self.shared.inner.lock().unwrap().delay = delay;
     }
 
+    /// From now on this method takes one call in each period.
+    pub(super) fn be_strict(&self, method: &str, every: Duration) {
+        let strict = Strict { every, free_at: Instant::now(), told: None, too_soon: 0, refused: 0 };
+        self.shared.inner.lock().unwrap().strict.insert(method.to_owned(), strict);
+    }
+
+    /// Of a strict method: calls made although "wait" had been said, and calls that were told to wait.
+    pub(super) fn impatience(&self, method: &str) -> (usize, usize) {
+        let inner = self.shared.inner.lock().unwrap();
+        let strict = &inner.strict[method];
+        (strict.too_soon, strict.refused)
+    }
+
+    /// While away every method fails and does nothing.
+    pub(super) fn away(&self, away: bool) {
+        self.shared.inner.lock().unwrap().away = away;
+    }
+
     pub(super) fn most_under_way(&self) -> usize {
         self.shared.inner.lock().unwrap().most_under_way
     }
@@ -190,7 +243,11 @@ async fn method(
         inner.under_way += 1;
         inner.most_under_way = inner.most_under_way.max(inner.under_way);
         inner.calls.push(Called { method: method.clone(), body: body.clone(), headers, at: Instant::now() });
-        let reply = inner.script.get_mut(&method).and_then(VecDeque::pop_front);
+        let limited = inner.strict.get_mut(&method).and_then(|strict| strict.take(Instant::now()));
+        let away = inner.away.then_some(Reply::Status(503));
+        let reply = away
+            .or(limited.map(Reply::Limited))
+            .or_else(|| inner.script.get_mut(&method).and_then(VecDeque::pop_front));
         let does = matches!(reply, None | Some(Reply::Lost | Reply::Hangs));
         let done = if does { inner.work(&shared.base, &method, &body) } else { Value::Null };
         (reply, done, inner.delay)
@@ -213,6 +270,15 @@ async fn method(
             Response::new(Body::from_stream(broken))
         }
         Some(Reply::Hangs) => std::future::pending().await,
+        Some(Reply::Lands(later)) => {
+            // On a task of its own: the caller will have hung up by then.
+            tokio::spawn(async move {
+                tokio::time::sleep(later).await;
+                let mut inner = shared.inner.lock().unwrap();
+                inner.work(&shared.base, &method, &body);
+            });
+            std::future::pending().await
+        }
     }
 }
 
@@ -233,8 +299,10 @@ impl Inner {
             }
             "conversations.replies" | "conversations.history" => {
                 let offset: usize = body["cursor"].as_str().unwrap_or("0").parse().unwrap();
-                let page: Vec<Value> = self.messages.iter().skip(offset).take(2).cloned().collect();
-                let next = offset + 2;
+                // Small pages, as long as they are not hundreds.
+                let size = if self.messages.len() > 20 { 100 } else { 2 };
+                let page: Vec<Value> = self.messages.iter().skip(offset).take(size).cloned().collect();
+                let next = offset + size;
                 let cursor = if next < self.messages.len() { next.to_string() } else { String::new() };
                 json!({"ok": true, "messages": page, "response_metadata": {"next_cursor": cursor}})
             }

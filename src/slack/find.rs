@@ -9,17 +9,28 @@ use serde_json::Value;
 use super::directory::Cursor;
 use super::{Client, Error, Metadata};
 
-/// Enough for the longest thread (1,000 a page); the bound is against a server that never ends.
-const MAX_PAGES: usize = 50;
-/// At the top level only the recent past is searched: what we look for was posted moments ago.
-const MAX_HISTORY_PAGES: usize = 5;
+/// How a thread is read: whole, oldest first as Slack gives it. Nearly every thread is one page
+/// (`limit` is at most 1,000, docs.slack.dev, conversations.replies); the bound is against a server that never ends.
+const THREAD: Reading = Reading { method: "conversations.replies", limit: "1000", pages: 50, whole: true };
+/// At the top level the newest come first, and what we look for was posted before a short downtime at
+/// most: 5,000 messages back. Slack advises not to ask for more than 200 at a time (docs.slack.dev, pagination).
+const CHANNEL: Reading = Reading { method: "conversations.history", limit: "200", pages: 25, whole: false };
+
+struct Reading {
+    method: &'static str,
+    limit: &'static str,
+    pages: usize,
+    /// Where the end was not reached, "not found" is no answer.
+    whole: bool,
+}
 
 impl Client {
     /// The `ts` of a message whose metadata satisfies `is_it`, in the thread, or among the channel's latest
     /// messages where `thread_ts` is None. `is_it` gets the message's `metadata` object
     /// (`event_type`, `event_payload`).
     ///
-    /// `Ok(None)` means that it was not there when looked for: Slack may still be working on the post.
+    /// `Ok(None)` means that it was not there when looked for: Slack may still be working on the post. A
+    /// thread that could not be read to its end is an error.
     pub async fn find_own(
         &self,
         channel: &str,
@@ -43,20 +54,17 @@ impl Client {
             #[serde(default)]
             response_metadata: Option<Cursor>,
         }
-        let (method, pages) = match thread_ts {
-            Some(_) => ("conversations.replies", MAX_PAGES),
-            None => ("conversations.history", MAX_HISTORY_PAGES),
-        };
+        let reading = if thread_ts.is_some() { &THREAD } else { &CHANNEL };
         let mut cursor = String::new();
-        for _ in 0..pages {
+        for _ in 0..reading.pages {
             let page: Page = self
                 .ask(
-                    method,
+                    reading.method,
                     &[
                         ("channel", channel),
                         ("ts", thread_ts.unwrap_or_default()),
                         ("include_all_metadata", "true"),
-                        ("limit", "200"),
+                        ("limit", reading.limit),
                         ("cursor", &cursor),
                     ],
                 )
@@ -67,9 +75,17 @@ impl Client {
             }
             cursor = page.response_metadata.and_then(|meta| meta.next_cursor).unwrap_or_default();
             if cursor.is_empty() {
-                break;
+                return Ok(None);
             }
         }
+        if reading.whole {
+            return Err(Error::unclear("a thread too long to be searched to its end"));
+        }
+        tracing::warn!(
+            channel,
+            pages = reading.pages,
+            "what may have been posted in {channel} was not found among its newest messages"
+        );
         Ok(None)
     }
 

@@ -48,12 +48,18 @@ async fn every_way_to_fail_says_whether_it_may_have_been_done() {
     );
     let post = post("r1");
     assert_eq!(client.post(&post).await, Err(Error::RateLimited { retry_after: Duration::from_secs(7) }));
+    // Until then nothing of the kind is sent, whoever asks; another client knows nothing of it.
+    let Err(Error::RateLimited { retry_after }) = client.clone().post(&post).await else { panic!("sent") };
+    assert!(retry_after > Duration::from_secs(6) && retry_after <= Duration::from_secs(7));
+    assert_eq!(fake.calls("chat.postMessage").len(), 1);
+    let client = fake.client();
     for way in ["503", "lost", "hangs", "internal_error"] {
         let error = client.post(&post).await.unwrap_err();
         assert!(error.may_have_been_done(), "{way}: {error:?}");
         assert!(!error.is_permanent());
     }
     assert!(matches!(client.post(&post).await, Err(Error::RateLimited { .. })));
+    let client = fake.client();
     for way in ["no ts", "no object"] {
         let error = client.post(&post).await.unwrap_err();
         assert!(error.may_have_been_done(), "{way}: {error:?}");
@@ -105,6 +111,25 @@ async fn our_own_message_is_found_by_its_metadata_on_any_page() {
     assert_eq!(fake.calls("conversations.replies")[0].body["include_all_metadata"], "true");
     fake.script("conversations.replies", [Reply::Status(500)]);
     assert!(find("r5").await.is_err(), "a failed search is not a no");
+}
+
+#[tokio::test]
+async fn a_search_that_reaches_no_end_is_no_answer_in_a_thread_and_the_newest_are_enough_in_a_channel() {
+    let fake = Fake::start().await;
+    let client = fake.client();
+    let more = || {
+        let page =
+            json!({"ok": true, "messages": [{"ts": "1.000002"}], "response_metadata": {"next_cursor": "0"}});
+        std::iter::repeat_n(Reply::Json(page), 100)
+    };
+    fake.script("conversations.replies", more());
+    fake.script("conversations.history", more());
+    let error = client.find_own("C1", Some("1.000001"), |_| true).await.unwrap_err();
+    assert!(error.may_have_been_done(), "{error:?}");
+    assert_eq!(fake.calls("conversations.replies").len(), 50);
+    assert_eq!(fake.calls("conversations.replies")[0].body["limit"], "1000");
+    assert_eq!(client.find_own("C1", None, |_| true).await, Ok(None));
+    assert_eq!(fake.calls("conversations.history").len(), 25);
 }
 
 #[tokio::test]

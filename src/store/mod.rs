@@ -5,8 +5,10 @@
 //! commit together or not at all. Whoever waits is told after the commit. Transactions that arrive
 //! while another commits share the next commit (and its fsync); a lone one does not wait for company.
 
+mod columns;
+mod postgres;
+mod serve;
 mod sqlite;
-mod sqlite_tx;
 #[cfg(test)]
 mod tests;
 mod tx;
@@ -14,9 +16,17 @@ mod tx;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
-pub use tx::{AlertRow, HistoryRow, NewAlert, Owed, Record, Tally, Tx};
+use crate::config::Postgres;
+pub use postgres::{Seen, look};
+use serve::{Asked, Job, Reach};
+pub use serve::{Cut, Moment, Verdict};
+pub use sqlite::backup;
+pub use tx::{
+    AlertRow, Beat, HistoryRow, Kept, Limit, NewAlert, Notice, Orphans, Owed, Past, Record, Standing,
+    Subject, Tally, Trimmed, Tx,
+};
 
 /// Why the store could not do something.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -34,19 +44,18 @@ pub enum Error {
     Claimed(String),
     #[error("the store has stopped")]
     Stopped,
+    /// This process was silent for so long that another replica took over what it had claimed.
+    #[error("another replica took over what this one had claimed; it was not heard of for too long")]
+    Fenced,
+    /// The end of the process, as a test wants it.
+    #[error("the process was cut off here")]
+    Cut,
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// One transaction waiting for the store's thread.
-trait Job: Send {
-    /// Runs inside the transaction; false rolls this job back.
-    fn run(&mut self, tx: &mut dyn Tx) -> bool;
-    /// Tells whoever waits, after the commit (or its failure).
-    fn finish(self: Box<Self>, committed: std::result::Result<(), Error>);
-}
-
 struct Typed<F, R> {
+    reach: Reach,
     work: Option<F>,
     result: Option<Result<R>>,
     reply: oneshot::Sender<Result<R>>,
@@ -57,6 +66,10 @@ where
     F: FnOnce(&mut dyn Tx) -> Result<R> + Send,
     R: Send,
 {
+    fn reach(&self) -> Reach {
+        self.reach
+    }
+
     fn run(&mut self, tx: &mut dyn Tx) -> bool {
         let Some(work) = self.work.take() else { return false };
         let result = work(tx);
@@ -65,7 +78,7 @@ where
         keep
     }
 
-    fn finish(self: Box<Self>, committed: std::result::Result<(), Error>) {
+    fn finish(self: Box<Self>, committed: Result<()>) {
         let result = match (committed, self.result) {
             (Ok(()), Some(result)) => result,
             (Ok(()), None) => Err(Error::Stopped),
@@ -78,18 +91,28 @@ where
     }
 }
 
-/// What the store's thread is asked for.
-enum Asked {
-    Work(Box<dyn Job>),
-    /// Closes the database and says so; what comes after is refused as stopped.
-    Close(oneshot::Sender<()>),
-}
-
 /// A handle on the store; cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     jobs: std::sync::mpsc::Sender<Asked>,
     where_: Arc<str>,
+    number: i64,
+    shared: bool,
+    called: Arc<Notify>,
+}
+
+/// How a store is opened.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// For tests; nothing is asked otherwise.
+    pub cut: Cut,
+}
+
+/// A database that was opened, for the thread that drives it.
+struct Opened<D> {
+    database: D,
+    /// See [`Store::number`].
+    number: i64,
 }
 
 impl std::fmt::Debug for Store {
@@ -102,17 +125,22 @@ impl std::fmt::Debug for Store {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     Sqlite(PathBuf),
+    Postgres(Box<Postgres>),
 }
 
 impl Location {
-    /// Reads `sqlite:heal.db` or `sqlite:///absolute/path.db`.
+    /// Reads `sqlite:heal.db`, `sqlite:///absolute/path.db` or `postgres://user:password@host/database`.
     pub fn parse(url: &str) -> std::result::Result<Location, String> {
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            return Err("a PostgreSQL store is not supported yet; use sqlite:heal.db".to_owned());
+        if Postgres::is_meant(url) {
+            return match Postgres::parse(url) {
+                Ok(at) => Ok(Location::Postgres(Box::new(at))),
+                Err(why) => Err(format!("the PostgreSQL store cannot be used: {why}")),
+            };
         }
         let Some(rest) = url.strip_prefix("sqlite:") else {
             return Err(format!(
-                "`{url}` is not a store; write sqlite:heal.db or sqlite:///absolute/path.db"
+                "`{}` is not a store; write sqlite:heal.db, sqlite:///absolute/path.db or postgres://user:password@host/database",
+                crate::text::redact(url)
             ));
         };
         let path = rest.strip_prefix("//").unwrap_or(rest);
@@ -126,30 +154,95 @@ impl Location {
 impl Store {
     /// Opens (makes, where missing) the database, brings its schema up to date and starts its thread.
     pub fn open(location: &Location) -> Result<Store> {
-        let Location::Sqlite(path) = location;
-        Store::serve(sqlite::Database::open(path)?, &path.display().to_string())
+        Store::open_with(location, Options::default())
     }
 
-    fn serve(database: sqlite::Database, name: &str) -> Result<Store> {
+    /// As [`Store::open`].
+    pub fn open_with(location: &Location, options: Options) -> Result<Store> {
+        let called = Arc::new(Notify::new());
+        match location.clone() {
+            Location::Sqlite(path) => {
+                let name = path.display().to_string();
+                Store::start(&name, false, called, options, move || sqlite::Database::open(&path))
+            }
+            Location::Postgres(at) => {
+                let (name, calls) = (at.to_string(), called.clone());
+                Store::start(&name, true, called, options, move || postgres::Database::open(&at, calls))
+            }
+        }
+    }
+
+    /// `open` runs on the store's own thread, which then drives what it opened.
+    fn start<D: serve::Database>(
+        name: &str,
+        shared: bool,
+        called: Arc<Notify>,
+        options: Options,
+        open: impl FnOnce() -> Result<Opened<D>> + Send + 'static,
+    ) -> Result<Store> {
         let (jobs, queue) = std::sync::mpsc::channel();
+        let (tell, told) = std::sync::mpsc::channel();
         std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || database.serve(&queue))
+            .spawn(move || match open() {
+                Ok(Opened { database, number }) => {
+                    tell.send(Ok(number)).ok();
+                    serve::serve(database, &queue, &options.cut);
+                }
+                Err(error) => {
+                    tell.send(Err(error)).ok();
+                }
+            })
             .map_err(|error| Error::Database(error.to_string()))?;
-        Ok(Store { jobs, where_: name.into() })
+        let number = told.recv().map_err(|_| Error::Stopped)??;
+        Ok(Store { jobs, where_: name.into(), number, shared, called })
+    }
+
+    /// This process's number among all that ever used the database. What is owed by a remediation is
+    /// performed by the process whose number has claimed it; a number is never used again.
+    pub fn number(&self) -> i64 {
+        self.number
+    }
+
+    /// Whether other processes may use the database at the same time.
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Awaits that another replica says that something is owed here. It may say so without need.
+    pub async fn called(&self) {
+        self.called.notified().await;
     }
 
     /// Runs `work` in a transaction and returns once it is durable.
     ///
-    /// `work` must be quick and must not block: all transactions share one thread.
-    /// Transactions run in the order of these calls, whenever their futures are polled.
+    /// `work` must be quick and must not block: all transactions share one thread, and all replicas'
+    /// come one after another. Transactions run in the order of these calls, whenever their futures are polled.
     pub fn transact<R, F>(&self, work: F) -> impl Future<Output = Result<R>> + Send + use<R, F>
     where
         F: FnOnce(&mut dyn Tx) -> Result<R> + Send + 'static,
         R: Send + 'static,
     {
+        self.ask(Reach::Everything, work)
+    }
+
+    /// As [`Store::transact`] for `work` that touches only what this process has claimed: it does not
+    /// wait for the transactions of other replicas, and not for those asked for by `transact`.
+    pub fn transact_claimed<R, F>(&self, work: F) -> impl Future<Output = Result<R>> + Send + use<R, F>
+    where
+        F: FnOnce(&mut dyn Tx) -> Result<R> + Send + 'static,
+        R: Send + 'static,
+    {
+        self.ask(Reach::Claimed, work)
+    }
+
+    fn ask<R, F>(&self, reach: Reach, work: F) -> impl Future<Output = Result<R>> + Send + use<R, F>
+    where
+        F: FnOnce(&mut dyn Tx) -> Result<R> + Send + 'static,
+        R: Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        let job = Typed { work: Some(work), result: None, reply };
+        let job = Typed { reach, work: Some(work), result: None, reply };
         let sent = self.jobs.send(Asked::Work(Box::new(job))).map_err(|_| Error::Stopped);
         async move {
             sent?;

@@ -2,7 +2,11 @@
 
 mod columns;
 mod contract;
+mod copies;
 mod file;
+mod growth;
+mod retention;
+mod server;
 mod transactions;
 
 use std::collections::BTreeMap;
@@ -47,6 +51,25 @@ impl Backend for InFile {
     }
 }
 
+/// PostgreSQL, in a database that goes with the test.
+struct InPostgres(crate::sandbox::postgres::Database);
+
+impl InPostgres {
+    fn new() -> InPostgres {
+        InPostgres(crate::sandbox::postgres::Server::shared().unwrap().database().unwrap())
+    }
+
+    fn location(&self) -> Location {
+        Location::parse(&self.0.url()).unwrap()
+    }
+}
+
+impl Backend for InPostgres {
+    fn open(&self) -> Store {
+        Store::open(&self.location()).unwrap()
+    }
+}
+
 /// The contract, once per database: a new database is one more module here.
 macro_rules! on_every_database {
     ($($part:ident: $($name:ident),+;)+) => {
@@ -55,6 +78,15 @@ macro_rules! on_every_database {
                 #[tokio::test]
                 async fn $name() {
                     super::$part::$name(&super::InFile::new()).await;
+                }
+            )+)+
+        }
+
+        mod on_postgres {
+            $($(
+                #[tokio::test]
+                async fn $name() {
+                    super::$part::$name(&super::InPostgres::new()).await;
                 }
             )+)+
         }
@@ -86,6 +118,15 @@ on_every_database! {
         attempts_are_counted_per_rule_and_instance_within_their_window,
         an_instance_is_taken_from_sending_to_outcome_and_its_role_slot_to_the_answer,
         a_role_counts_instances_and_not_remediations;
+    retention:
+        a_finished_remediation_goes_with_its_journal_and_then_its_alert,
+        what_is_open_stays_whole_however_old,
+        who_owes_something_or_was_spoken_of_lately_stays,
+        one_that_cannot_be_read_goes_by_its_opening,
+        a_batch_stops_at_its_limit_and_takes_the_oldest_first,
+        the_newest_line_of_the_journal_stays_and_effects_are_numbered_on,
+        pauses_go_when_they_ended_long_ago,
+        a_note_passes_only_where_it_was_set_with_a_time;
     transactions:
         a_failing_transaction_leaves_nothing_and_its_companions_commit,
         a_claim_refused_within_a_shared_commit_costs_only_its_own_transaction,

@@ -35,6 +35,67 @@ pub struct Owed {
     pub effect: Effect,
     /// Grows each time the same effect is owed anew before it was done.
     pub generation: i64,
+    /// The replica that performs it; see [`super::Store::number`].
+    pub claimed_by: i64,
+}
+
+/// A remediation with what decisions about it look at first.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    pub remediation: Remediation,
+    /// Its alert's row, where it has one.
+    pub alert: Option<i64>,
+    /// When that alert was over.
+    pub resolved_at: Option<Timestamp>,
+}
+
+/// How a rule, an instance and a role stand for one remediation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    pub under_way: Option<RemediationId>,
+    pub instance_taken: Option<(RemediationId, String)>,
+    pub role_running: u32,
+    pub last_acted: Option<Timestamp>,
+    /// Newest first.
+    pub attempts: Vec<Timestamp>,
+}
+
+/// An alert that was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub id: i64,
+    /// When its sender said that it is over, if that came before it.
+    pub resolved_at: Option<Timestamp>,
+    /// Whether the note that was asked for is there.
+    pub noted: bool,
+}
+
+/// A post that belongs to no remediation, owed until Slack has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// By which it is found in the channel when the answer to its posting was lost.
+    pub id: String,
+    pub owed_at: Timestamp,
+    pub channel: String,
+    /// What it says; the engine's to read.
+    pub body: String,
+}
+
+/// Slack's "come back later" for one lane of sending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    pub lane: String,
+    pub until: Timestamp,
+}
+
+/// A replica as others see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beat {
+    pub number: i64,
+    /// Moves on at least every second while it lives.
+    pub beat: i64,
+    /// Whether its session with the database stands.
+    pub connected: bool,
 }
 
 /// A line of the journal.
@@ -67,8 +128,65 @@ pub struct Tally {
     pub sample: String,
 }
 
+/// What was claimed by a replica that is gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Orphans {
+    /// Open remediations.
+    pub open: Vec<RemediationId>,
+    /// How many effects and notices are owed by them and others.
+    pub owed: usize,
+}
+
+/// What grows with every alert, and goes when it is old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Past {
+    /// Finished remediations, each with all its lines in the journal, by the moment of their end. One that
+    /// owes something stays, as does one with a younger line.
+    Remediations,
+    /// Lines of the journal that belong to no remediation.
+    Journal,
+    /// Alerts that no remediation refers to, by the moment they were read.
+    Alerts,
+    /// Deliveries that were taken.
+    Deliveries,
+    /// Pauses, by the moment of their end.
+    Pauses,
+    /// Notes with a time ([`Tx::set_passing_note`]).
+    Notes,
+}
+
+impl Past {
+    /// In the order in which they are trimmed: an alert can go once its remediations went.
+    pub const ALL: [Past; 6] =
+        [Past::Remediations, Past::Journal, Past::Alerts, Past::Deliveries, Past::Pauses, Past::Notes];
+
+    /// The table's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Past::Remediations => "remediations",
+            Past::Journal => "journal",
+            Past::Alerts => "alerts",
+            Past::Deliveries => "deliveries",
+            Past::Pauses => "pauses",
+            Past::Notes => "notes",
+        }
+    }
+}
+
+/// What one batch of trimming did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Rows that went, lines of the journal included.
+    pub rows: usize,
+    /// Whether the limit ended it, so that there may be more.
+    pub more: bool,
+}
+
 /// The store within one transaction.
 pub trait Tx {
+    /// This replica's number; see [`super::Store::number`].
+    fn me(&self) -> i64;
+
     /// Remembers that this delivery was taken; false where it was before.
     fn take_delivery(&mut self, id: &str, at: Timestamp) -> Result<bool>;
 
@@ -95,14 +213,17 @@ pub trait Tx {
     /// All remediations in the thread of a message.
     fn remediations_of(&mut self, channel: &str, ts: &str) -> Result<Vec<Remediation>>;
     fn open_remediations_of_alert(&mut self, alert: i64) -> Result<Vec<RemediationId>>;
-    /// Open ones, oldest first.
+    /// Open ones of all replicas, oldest first.
     fn open_remediations(&mut self) -> Result<Vec<Remediation>>;
+    /// Open ones that this replica has claimed, oldest first.
+    fn claimed_remediations(&mut self) -> Result<Vec<Remediation>>;
     /// Open ones before their sending, whatever they wait for.
     fn unsent_remediations(&mut self) -> Result<Vec<(RemediationId, RuleKey)>>;
     /// Those that wait for this ([`crate::gate::Reason::waits_for`]), oldest first, at most `limit`.
     fn waiting_for(&mut self, what: &str, limit: usize) -> Result<Vec<RemediationId>>;
-    /// Those whose deadline has come, earliest first, at most `limit`.
+    /// Claimed ones whose deadline has come, earliest first, at most `limit`.
     fn due_remediations(&mut self, now: Timestamp, limit: usize) -> Result<Vec<RemediationId>>;
+    /// When the next claimed one is due.
     fn next_due_at(&mut self) -> Result<Option<Timestamp>>;
     /// The newest, most recent first; `pattern` may hold `*`.
     fn history(&mut self, pattern: Option<&str>, limit: usize) -> Result<Vec<HistoryRow>>;
@@ -127,13 +248,98 @@ pub trait Tx {
     /// When commands of this rule were sent to this instance since then, newest first.
     fn attempts_since(&mut self, rule: &RuleKey, instance: &str, since: Timestamp) -> Result<Vec<Timestamp>>;
 
+    /// [`Tx::remediation`] with the moment its alert was over.
+    fn subject(&mut self, id: &RemediationId) -> Result<Option<Subject>> {
+        let Some((remediation, alert)) = self.remediation(id)? else { return Ok(None) };
+        let resolved_at = match alert {
+            Some(alert) => self.alert_resolved_at(alert)?,
+            None => None,
+        };
+        Ok(Some(Subject { remediation, alert, resolved_at }))
+    }
+
+    /// All that the gates count, at once; `attempts` since then.
+    fn standing(
+        &mut self,
+        this: &Remediation,
+        instance: &str,
+        attempts_since: Option<Timestamp>,
+    ) -> Result<Standing> {
+        let (key, id) = (&this.rule_key, &this.id);
+        Ok(Standing {
+            under_way: self.under_way(key, instance, id)?,
+            instance_taken: self.instance_taken(instance, id)?,
+            role_running: self.role_running(this.role(), id)?,
+            last_acted: self.last_acted(key, instance)?,
+            attempts: match attempts_since {
+                Some(since) => self.attempts_since(key, instance, since)?,
+                None => Vec::new(),
+            },
+        })
+    }
+
+    /// What one step made of a remediation, its line in the journal and what it owes, at once.
+    fn keep_step(
+        &mut self,
+        next: &Remediation,
+        record: Option<&Record<'_>>,
+        effects: &[Effect],
+    ) -> Result<Vec<Owed>> {
+        if let Some(record) = record {
+            self.record(record)?;
+        }
+        self.update_remediation(next)?;
+        effects.iter().map(|effect| self.owe(&next.id, *effect)).collect()
+    }
+
+    /// A new remediation, its line in the journal and what it owes, at once.
+    fn keep_new(
+        &mut self,
+        new: &Remediation,
+        alert: Option<i64>,
+        record: &Record<'_>,
+        effects: &[Effect],
+    ) -> Result<Vec<Owed>> {
+        self.insert_remediation(new, alert)?;
+        self.record(record)?;
+        effects.iter().map(|effect| self.owe(&new.id, *effect)).collect()
+    }
+
+    /// [`Tx::insert_alert`] with what is known of its end, and whether the note `note` is there.
+    fn keep_alert(&mut self, new: &NewAlert<'_>, note: &str) -> Result<Kept> {
+        let id = self.insert_alert(new)?;
+        let resolved_at = self.resolved_since(&new.origin.sender, &new.alert.identity(), new.origin.at)?;
+        let noted = self.note(note)?.is_some();
+        Ok(Kept { id, resolved_at, noted })
+    }
+
     /// Owes an effect; owing what is owed already makes it newer. It is performed right after the
     /// commit, so from then on it may have happened: found after a restart, it is looked up first.
     fn owe(&mut self, remediation: &RemediationId, effect: Effect) -> Result<Owed>;
-    /// The effect is done; false where it was owed anew meanwhile, with the newer one.
-    fn settle(&mut self, owed: &Owed) -> Result<Option<Owed>>;
-    /// All that is owed, oldest first.
+    /// The effect is done. Where it was owed anew meanwhile, the newer one stays owed.
+    fn settle(&mut self, owed: &Owed) -> Result<()>;
+    /// All that is owed and claimed by this replica, oldest first.
     fn owed(&mut self) -> Result<Vec<Owed>>;
+
+    /// Owes a post; claimed by this replica.
+    fn owe_notice(&mut self, notice: &Notice) -> Result<()>;
+    /// The posts that are owed and claimed by this replica, oldest first.
+    fn owed_notices(&mut self) -> Result<Vec<Notice>>;
+    fn settle_notice(&mut self, id: &str) -> Result<()>;
+
+    /// This replica lives: moves its beat on, and shows all replicas, this one as well.
+    fn beat(&mut self) -> Result<Vec<Beat>>;
+    /// Takes a replica that was not heard of off the list, unless its beat moved since; true where it
+    /// was taken off. From then on nothing that it does counts.
+    fn bury(&mut self, silent: Beat) -> Result<bool>;
+    /// Claims what is open or owed and claimed by nobody on the list. What it owes is in [`Tx::owed`]
+    /// and [`Tx::owed_notices`] from then on.
+    fn claim_orphans(&mut self) -> Result<Orphans>;
+
+    /// Keeps a limit, unless a later one is kept.
+    fn keep_limit(&mut self, limit: &Limit) -> Result<()>;
+    /// Limits that are not over, and forgets the others.
+    fn limits(&mut self, now: Timestamp) -> Result<Vec<Limit>>;
 
     fn insert_pause(&mut self, pause: &Pause) -> Result<i64>;
     /// Ends the active pauses of exactly this pattern; returns them.
@@ -147,5 +353,22 @@ pub trait Tx {
     fn tallies(&mut self) -> Result<Vec<Tally>>;
     /// A small named value.
     fn note(&mut self, name: &str) -> Result<Option<String>>;
+    /// Sets a note that stays until it is set anew.
     fn set_note(&mut self, name: &str, value: &str) -> Result<()>;
+    /// Sets a note about something that passes: it is trimmed once `at` is long ago.
+    fn set_passing_note(&mut self, name: &str, value: &str, at: Timestamp) -> Result<()>;
+
+    /// Deletes what is older than `before`, the oldest first, and stops at about `limit` rows (a
+    /// remediation goes with its journal or not at all, so the last one may go beyond it).
+    ///
+    /// - `Remediations`: `open = 0 AND coalesce(ended_at, opened_at) < before`, no row in `outbox`, no line in
+    ///   `journal` with `at >= before`, and not the one that the newest line of the journal belongs to;
+    ///   with them `journal WHERE remediation = id`.
+    /// - `Journal`: `remediation IS NULL AND at < before`, but never the newest line: effects are numbered
+    ///   after it, and those numbers only grow.
+    /// - `Alerts`: `received_at < before`, and no row in `remediations` has it as its `alert`.
+    /// - `Deliveries`: `at < before`. `Pauses`: `coalesce(ended_at, until) < before`. `Notes`: `at < before`.
+    ///
+    /// An open remediation, its alert and its journal never go.
+    fn trim(&mut self, past: Past, before: Timestamp, limit: usize) -> Result<Trimmed>;
 }

@@ -190,6 +190,99 @@ async fn the_binary_heals_ends_on_sigterm_and_goes_on(mode: Mode) {
     }
 }
 
+/// Runs `heal store backup` beside the bot; its exit code and what it says.
+fn back_up(bot: &Binary, to: &str) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_heal"));
+    let output =
+        command.args(["store", "backup", to]).current_dir(bot.dir.path()).env_clear().output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+async fn a_backup_under_a_stream_of_alerts_agrees_with_itself() {
+    let mut bot = Binary::start(Mode::Socket).await;
+    let post = || {
+        let posting = Posting::of_sender("B0PROM", CHANNEL, "");
+        bot.workspace
+            .post_message(posting.attachments(attachments(true, "web", "NginxDown", &["web-1"])))
+            .unwrap()
+    };
+    let mut alerts = vec![post()];
+    bot.said(&alerts[0], "Waits for Approve").await;
+    for number in 0..5 {
+        alerts.extend((0..20).map(|_| post()));
+        let (code, said) = back_up(&bot, &format!("{number}.db"));
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains(&format!("heal.db is copied to {number}.db")), "{said}");
+    }
+    let (code, said) = back_up(&bot, "4.db");
+    assert_eq!(code, Some(1));
+    assert!(said.contains("4.db is there already") && said.contains("hint:"), "{said}");
+    // Every alert is answered: the first by its declaration, the others by why not.
+    for alert in &alerts {
+        bot.said(alert, "").await;
+    }
+    assert_eq!(bot.end("-TERM").await, Some(0), "{}", bot.log());
+    let mut before = 0;
+    for number in 0..5 {
+        let copy = rusqlite::Connection::open(bot.dir.path().join(format!("{number}.db"))).unwrap();
+        let count = |sql: &str| copy.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        let all = count("SELECT count(*) FROM remediations");
+        assert!((before..=101).contains(&all), "copy {number} holds {all} remediations, the last {before}");
+        before = all;
+        for (what, sql) in [
+            (
+                "a remediation without the line of its opening",
+                "SELECT count(*) FROM remediations AS r WHERE NOT EXISTS
+                 (SELECT 1 FROM journal WHERE remediation = r.id AND what = 'opened')",
+            ),
+            (
+                "a line or an effect of nothing",
+                "SELECT (SELECT count(*) FROM journal WHERE remediation NOT IN (SELECT id FROM remediations))
+                 + (SELECT count(*) FROM outbox WHERE remediation NOT IN (SELECT id FROM remediations))",
+            ),
+            (
+                "one to be declared that owes no declaration",
+                "SELECT count(*) FROM remediations AS r WHERE state = 'declaring' AND NOT EXISTS
+                 (SELECT 1 FROM outbox WHERE remediation = r.id AND effect = 'declare')",
+            ),
+            (
+                "a remediation without its alert",
+                "SELECT count(*) FROM remediations WHERE alert NOT IN (SELECT id FROM alerts)",
+            ),
+            (
+                "an alert whose delivery was not taken",
+                "SELECT max(0, (SELECT count(*) FROM alerts) - (SELECT count(*) FROM deliveries))",
+            ),
+        ] {
+            assert_eq!(count(sql), 0, "copy {number}: {what}");
+        }
+    }
+    assert!(before > 0, "the last copy holds nothing");
+    // A copy takes the database's place, and heal goes on with it.
+    for name in ["heal.db", "heal.db-wal", "heal.db-shm"] {
+        drop(std::fs::remove_file(bot.dir.path().join(name)));
+    }
+    std::fs::rename(bot.dir.path().join("0.db"), bot.dir.path().join("heal.db")).unwrap();
+    bot.go_on(Mode::Socket).await;
+    assert_eq!(bot.end("-TERM").await, Some(0), "{}", bot.log());
+}
+
+#[test]
+fn a_backup_of_the_binary_under_a_stream_of_alerts_agrees_with_itself() {
+    crate::story::tell(a_backup_under_a_stream_of_alerts_agrees_with_itself());
+}
+
+#[test]
+fn for_a_postgresql_store_the_backup_names_the_tool_and_not_the_password() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_heal"));
+    command.args(["store", "backup", "copy.db"]).env_clear();
+    let output = command.env("DATABASE_URL", "postgres://heal:secret@db/heal").output().unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("hint: pg_dump --format=custom") && !said.contains("secret"), "{said}");
+}
+
 #[test]
 fn over_a_socket_the_binary_heals_ends_on_sigterm_and_goes_on() {
     crate::story::tell(the_binary_heals_ends_on_sigterm_and_goes_on(Mode::Socket));

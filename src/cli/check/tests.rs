@@ -91,6 +91,25 @@ fn config_and_rules_must_agree_on_who_may_approve() {
 }
 
 #[test]
+fn a_retention_shorter_than_what_a_rule_counts_is_refused() {
+    let rules = "web:Down: {commands: [x], attempts: [9/30d]}\nweb:Up: {commands: [x]}\nweb:Slow: {commands: [x], attempts: [2/1h]}\n";
+    let with = |retention: &str| {
+        let config = format!("{CONFIG}approvers: [U0LEAD]\nretention: {retention}\n");
+        run(&[("heal.yaml", &config), ("rules/a.yaml", rules)], true, None)
+    };
+    assert_eq!(with("30d").0, 0);
+    let (code, text) = with("2d");
+    assert_eq!(code, 1, "heal does not start with it");
+    for words in [
+        "error: `web:Down` looks back 30d, and `retention` forgets after 2d (so it is with one other rule)",
+        "rules/a.yaml:1:",
+        "set `retention: 30d` or more",
+    ] {
+        assert!(text.contains(words), "{words:?} is not in:\n{text}");
+    }
+}
+
+#[test]
 fn a_missing_or_empty_rules_directory_is_said() {
     let (code, text) = run(&[], false, None);
     assert_eq!(code, 1, "{text}");

@@ -16,6 +16,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::sandbox::Cut;
+
 use super::members::Refusal;
 use super::{Call, Fault, Shared, automation, commands, lists, nodes};
 
@@ -31,6 +33,7 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
             accepted = listener.accept() => accepted,
         };
         match accepted {
+            Ok(_) if shared.options.cut.as_ref().is_some_and(Cut::has_ended) => {}
             Ok((stream, _)) => drop(tokio::spawn(connection(Arc::clone(&shared), stream))),
             Err(error) => {
                 tracing::warn!(%error, "the simulated fleet could not accept a connection");
@@ -42,12 +45,20 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
 
 async fn connection(shared: Arc<Shared>, stream: TcpStream) {
     let mut ended = shared.ended.subscribe();
+    let cut = shared.options.cut.clone();
+    let bot_ended = async {
+        match &cut {
+            Some(cut) => cut.end_of(cut.life()).await,
+            None => std::future::pending().await,
+        }
+    };
     // A dropped connection shows as a reset, not as an orderly end.
     let reset = stream.set_zero_linger();
     let service = service_fn(|request| answer(Arc::clone(&shared), request));
     let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     tokio::select! {
         _ = ended.wait_for(|ended| *ended) => {}
+        () = bot_ended => {}
         served = serving => if let Err(error) = served {
             tracing::debug!(%error, ?reset, "a connection to the simulated fleet ended early");
         }
@@ -69,6 +80,8 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         Ok(body) => body,
         Err(error) => return Ok(refused(&Refusal::new("SerializationException", error.to_string()))),
     };
+    let cut = shared.options.cut.as_ref();
+    let step = cut.map(|cut| cut.begin(&operation)).transpose().map_err(|_| lost())?;
     let (call, fault) = {
         let mut state = shared.state();
         state.calls.push(Call {
@@ -89,6 +102,9 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         Some(Fault::ResetAfter | Fault::Stall(_)) | None => {}
     }
     let answer = said(&shared, call, dispatch(&shared, &operation, &body));
+    if let (Some(cut), Some(step)) = (cut, step) {
+        cut.finish(step).map_err(|_| lost())?;
+    }
     match fault {
         Some(Fault::ResetAfter) => return Err(lost()),
         Some(Fault::Stall(time)) => tokio::time::sleep(time).await,

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::sandbox::Cut;
+
 /// How a fleet starts. `Default` is the fleet of the sandbox, with answers at once.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -19,6 +21,8 @@ pub struct Options {
     pub invocation_delay: Duration,
     /// The least time that a step of an automation takes, so that it can be seen.
     pub step_pause: Duration,
+    /// Where the bot ends. Steps are SSM's calls by their operation.
+    pub cut: Option<Cut>,
 }
 
 impl Default for Options {
@@ -31,6 +35,7 @@ impl Default for Options {
             list_delay: Duration::ZERO,
             invocation_delay: Duration::ZERO,
             step_pause: Duration::ZERO,
+            cut: None,
         }
     }
 }

@@ -165,6 +165,11 @@ impl Workspace {
         });
     }
 
+    /// Takes back the faults that have not happened yet.
+    pub fn clear_faults(&self) {
+        self.shared.update(|view| view.faults.clear());
+    }
+
     /// Every `n`th event is delivered twice; 0: none.
     pub fn deliver_twice_every(&self, n: usize) {
         self.shared.update(|view| view.double_every = n);

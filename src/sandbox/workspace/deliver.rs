@@ -152,9 +152,15 @@ impl Shared {
         for attempt in 1.. {
             match awaited {
                 Some(awaited) => {
-                    if let Ok(Ok(answer)) = tokio::time::timeout(self.options.redeliver_after, awaited).await
-                    {
-                        return Ok(answer);
+                    let awaited = tokio::time::timeout(self.options.redeliver_after, awaited);
+                    tokio::select! {
+                        answer = awaited => if let Ok(Ok(answer)) = answer {
+                            return Ok(answer);
+                        },
+                        // Slack notices a socket that went, and tries again in a while.
+                        () = self.until_end_of(self.life()) => {
+                            tokio::time::sleep(self.options.redeliver_after).await;
+                        }
                     }
                 }
                 None if !again => return Err("the bot is not connected".to_owned()),
@@ -218,8 +224,10 @@ impl Shared {
         let failed = |reason| Failed { reason, final_: false };
         let request =
             request.body(Full::new(Bytes::from(body.to_owned()))).map_err(|_| failed("unknown_error"))?;
+        let life = self.life();
         let answer = async {
             let response = self.http.request(request).await.map_err(|_| failed("connection_failed"))?;
+            let step = self.begin("acknowledge").map_err(|_| failed("connection_failed"))?;
             let no_retry = response.headers().get("x-slack-no-retry").is_some_and(|v| v == "1");
             let status = response.status();
             let bytes =
@@ -228,13 +236,18 @@ impl Shared {
                 return Err(Failed { reason: "http_error", final_: no_retry });
             }
             let text = String::from_utf8_lossy(&bytes).into_owned();
+            // Taken: whether the bot ends after it changes nothing here.
+            let _ = self.finish(step);
             Ok(match serde_json::from_slice(&bytes) {
                 Ok(value) => value,
                 Err(_) if text.trim().is_empty() => Value::Null,
                 Err(_) => json!({"text": text}),
             })
         };
-        tokio::time::timeout(HTTP_ANSWER, answer).await.unwrap_or_else(|_| Err(failed("http_timeout")))
+        tokio::select! {
+            answer = tokio::time::timeout(HTTP_ANSWER, answer) => answer.unwrap_or_else(|_| Err(failed("http_timeout"))),
+            () = self.until_end_of(life) => Err(failed("connection_failed")),
+        }
     }
 }
 

@@ -13,8 +13,10 @@ pub enum Fault {
     ResetBefore,
     /// It is done, but the connection closes in place of the answer.
     ResetAfter,
-    /// The call is handled after this time.
+    /// The call is handled after this time, unless the caller has hung up by then.
     Stalled(Duration),
+    /// It is done, and the answer comes this much later.
+    AnsweredLate(Duration),
     /// `ok: false` with this error; nothing is done.
     Refused(String),
 }

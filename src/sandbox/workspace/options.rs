@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::sandbox::Cut;
+
 /// A person. Somebody of another team is an external member of a shared channel (Slack Connect).
 #[derive(Debug, Clone)]
 pub struct User {
@@ -97,6 +99,9 @@ pub struct Options {
     pub disconnect_grace: Duration,
     /// Between two WebSocket pings to the bot.
     pub ping_every: Duration,
+    /// Where the bot ends. Steps are Web API calls by their method, uploads (`upload`), uses of a
+    /// `response_url` (`respond`), opened sockets (`connect`) and acknowledgements (`acknowledge`).
+    pub cut: Option<Cut>,
 }
 
 /// The scopes heal's manifest asks for.
@@ -164,6 +169,7 @@ impl Default for Options {
             http_retries: vec![Duration::from_secs(1), Duration::from_secs(60), Duration::from_secs(300)],
             disconnect_grace: Duration::from_secs(10),
             ping_every: Duration::from_secs(10),
+            cut: None,
         }
     }
 }

@@ -11,6 +11,7 @@ use axum::extract::FromRequestParts;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -47,7 +48,7 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
         }
         // Answers are small and latency is what gets measured here.
         let _ = stream.set_nodelay(true);
-        let shared = shared.clone();
+        let (shared, life) = (shared.clone(), shared.life());
         serving.spawn(async move {
             let service = service_fn(|request| serve(shared.clone(), request));
             let connection = hyper::server::conn::http1::Builder::new()
@@ -57,15 +58,16 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
                 // An error is a client that went away, or a reset that was ordered.
                 _ = connection => {}
                 () = shared.until_stopped() => {}
+                () = shared.until_end_of(life) => {}
             }
         });
     }
 }
 
-/// Whether a test has ordered an outage that still lasts.
+/// Whether a test has ordered an outage that still lasts, or has ended the bot.
 fn refusing(shared: &Shared) -> bool {
     let until = *shared.refusing_until.lock().unwrap_or_else(PoisonError::into_inner);
-    until.is_some_and(|until| Instant::now() < until)
+    until.is_some_and(|until| Instant::now() < until) || shared.has_ended()
 }
 
 /// One request. An error closes the connection without an answer.
@@ -79,32 +81,69 @@ async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respon
     }
     let path = parts.uri.path().to_owned();
     let query = parts.uri.query().map(str::to_owned);
-    if path.trim_end_matches('/') == "/link" {
-        let ticket = url::form_urlencoded::parse(query.as_deref().unwrap_or_default().as_bytes())
-            .find(|(name, _)| name == "ticket")
-            .map(|(_, ticket)| ticket.into_owned());
-        let known = ticket.is_some_and(|t| shared.update(|view| view.tickets.remove(&t)));
-        if !known {
-            return Ok(StatusCode::FORBIDDEN.into_response());
-        }
-        return Ok(match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
-            Ok(upgrade) => upgrade.on_upgrade(move |stream| socket::run(shared, stream)),
-            Err(rejection) => rejection.into_response(),
-        });
-    }
-    let Ok(body) = Limited::new(body, BODY).collect().await else {
-        return Ok(StatusCode::PAYLOAD_TOO_LARGE.into_response());
+    let link = path.trim_end_matches('/') == "/link";
+    // Read to its end first: a request that the bot did not finish sending was not made.
+    let body = match link {
+        true => Bytes::new(),
+        false => match Limited::new(body, BODY).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(_) => return Ok(StatusCode::PAYLOAD_TOO_LARGE.into_response()),
+        },
     };
-    let body = body.to_bytes();
+    let step = shared.begin(step_of(&path))?;
+    let response = if link {
+        connect(&shared, &mut parts, query.as_deref()).await
+    } else {
+        handle(&shared, &path, query.as_deref(), &parts.headers, &body).await?
+    };
+    shared.finish(step)?;
+    Ok(response)
+}
+
+/// What a request is called as a step of the bot.
+fn step_of(path: &str) -> &str {
+    match path.strip_prefix("/api/") {
+        Some(method) => method,
+        None if path.starts_with("/upload/") => "upload",
+        None if path.starts_with("/actions/") => "respond",
+        None if path.starts_with("/link") => "connect",
+        None => path,
+    }
+}
+
+/// A socket is opened with a ticket of `apps.connections.open`.
+async fn connect(shared: &Arc<Shared>, parts: &mut Parts, query: Option<&str>) -> Response {
+    let ticket = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .find(|(name, _)| name == "ticket")
+        .map(|(_, ticket)| ticket.into_owned());
+    let known = ticket.is_some_and(|t| shared.update(|view| view.tickets.remove(&t)));
+    if !known {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    let shared = Arc::clone(shared);
+    match WebSocketUpgrade::from_request_parts(parts, &()).await {
+        Ok(upgrade) => upgrade.on_upgrade(move |stream| socket::run(shared, stream)),
+        Err(rejection) => rejection.into_response(),
+    }
+}
+
+/// Whatever is no socket.
+async fn handle(
+    shared: &Arc<Shared>,
+    path: &str,
+    query: Option<&str>,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Response, io::Error> {
     let rest = |prefix: &str| path.strip_prefix(prefix).map(str::to_owned);
     if let Some(method) = rest("/api/") {
-        return web_api(&shared, &method, &parts.headers, query.as_deref(), &body).await;
+        return web_api(shared, &method, headers, query, body).await;
     }
     if let Some(id) = rest("/upload/") {
-        return Ok(upload(&shared, &id, &parts.headers, &body));
+        return Ok(upload(shared, &id, headers, body));
     }
     if let Some(id) = rest("/actions/") {
-        let args = Args::read(None, None, content_type(&parts.headers), &body).unwrap_or_default();
+        let args = Args::read(None, None, content_type(headers), body).unwrap_or_default();
         return Ok(match shared.update(|view| api::answer_url(view, &id, &args)) {
             Ok(()) => "ok".into_response(),
             Err(fail) => {
@@ -146,10 +185,14 @@ async fn web_api(
         Some(args) => Args { token: args.token, ..Args::default() },
         None => return Ok(answer(shared, &Reply::refused("invalid_json"))),
     };
-    let fault = shared.update(|view| take_fault(view, method));
+    let channel = args.text("channel").unwrap_or_default();
+    let fault = shared.update(|view| {
+        view.patience.called(method, &channel, Instant::now());
+        take_fault(view, method)
+    });
     let reply = match &fault {
         Some(Fault::ResetBefore) => {
-            record(shared, method, &args, at, 0, Value::Null);
+            record(shared, method, &args, at, Reply { status: 0, retry_after: None, body: Value::Null });
             return Err(io::Error::other("reset before handling"));
         }
         Some(Fault::RateLimited(seconds)) => Reply::limited(*seconds),
@@ -159,13 +202,21 @@ async fn web_api(
             tokio::time::sleep(*time).await;
             shared.update(|view| api::call(view, method, &args))
         }
-        Some(Fault::ResetAfter) | None => shared.update(|view| api::call(view, method, &args)),
+        Some(Fault::ResetAfter | Fault::AnsweredLate(_)) | None => {
+            shared.update(|view| api::call(view, method, &args))
+        }
     };
+    if let Some(seconds) = reply.retry_after {
+        shared.update(|view| view.patience.told(method, &channel, seconds, Instant::now()));
+    }
     if fault == Some(Fault::ResetAfter) {
-        record(shared, method, &args, at, 0, reply.body);
+        record(shared, method, &args, at, Reply { status: 0, retry_after: None, body: reply.body });
         return Err(io::Error::other("reset after handling"));
     }
-    record(shared, method, &args, at, reply.status, reply.body.clone());
+    record(shared, method, &args, at, reply.clone());
+    if let Some(Fault::AnsweredLate(time)) = fault {
+        tokio::time::sleep(time).await;
+    }
     Ok(answer(shared, &reply))
 }
 
@@ -174,9 +225,10 @@ fn take_fault(view: &mut View, method: &str) -> Option<Fault> {
     own.or_else(|| view.faults.get_mut("*").and_then(std::collections::VecDeque::pop_front))
 }
 
-fn record(shared: &Arc<Shared>, method: &str, args: &Args, at: SystemTime, status: u16, answer: Value) {
+fn record(shared: &Arc<Shared>, method: &str, args: &Args, at: SystemTime, reply: Reply) {
     let body = Value::Object(args.map.clone());
-    let call = Call { method: method.to_owned(), body, at, status, answer };
+    let Reply { status, retry_after, body: answer } = reply;
+    let call = Call { method: method.to_owned(), body, at, status, retry_after, answer };
     shared.update(|view| {
         // A sandbox may run for days.
         if view.calls.len() >= CALLS {

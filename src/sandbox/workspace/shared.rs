@@ -2,6 +2,7 @@
 //! signal that something changed.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use tokio::sync::{oneshot, watch};
 use super::options::Options;
 use super::socket::Connection;
 use super::view::View;
+use crate::sandbox::{Cut, Step};
 
 /// The shared part of a workspace.
 pub(super) struct Shared {
@@ -71,6 +73,33 @@ impl Shared {
         let mut stopped = self.stopped.subscribe();
         // An error means that the sender is gone, which cannot be: it lives in `self`.
         let _ = stopped.wait_for(|s| *s).await;
+    }
+
+    /// Resolves when a test ends the bot of that life.
+    pub async fn until_end_of(&self, life: u64) {
+        match &self.options.cut {
+            Some(cut) => cut.end_of(life).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub fn life(&self) -> u64 {
+        self.options.cut.as_ref().map_or(0, Cut::life)
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.options.cut.as_ref().is_some_and(Cut::has_ended)
+    }
+
+    /// A step of the bot begins; an error when it must not take effect.
+    pub fn begin(&self, what: &str) -> io::Result<Option<Step>> {
+        self.options.cut.as_ref().map(|cut| cut.begin(what)).transpose().map_err(io::Error::other)
+    }
+
+    /// It has taken effect; an error when nobody is to be told.
+    pub fn finish(&self, step: Option<Step>) -> io::Result<()> {
+        let (Some(cut), Some(step)) = (&self.options.cut, step) else { return Ok(()) };
+        cut.finish(step).map_err(io::Error::other)
     }
 
     pub fn next(&self) -> u64 {

@@ -1,6 +1,7 @@
 //! Socket Mode: the WebSockets the bot opens, with Slack's hello, pings and disconnects
 //! (docs.slack.dev/apis/events-api/using-socket-mode).
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,7 +75,7 @@ async fn converse(
     orders: &mut mpsc::UnboundedReceiver<Order>,
     host: &str,
 ) {
-    let every = shared.options.ping_every;
+    let (every, life) = (shared.options.ping_every, shared.life());
     let mut ping = tokio::time::interval_at(Instant::now() + every, every);
     let mut heard = Instant::now();
     let mut closing: Option<Instant> = None;
@@ -84,7 +85,9 @@ async fn converse(
             frame = stream.next() => match frame {
                 Some(Ok(Frame::Text(text))) => {
                     heard = Instant::now();
-                    acknowledge(shared, &text);
+                    if acknowledge(shared, &text).is_err() {
+                        return;
+                    }
                 }
                 Some(Ok(Frame::Close(_)) | Err(_)) | None => return,
                 Some(Ok(_)) => heard = Instant::now(),
@@ -114,19 +117,23 @@ async fn converse(
                 return;
             }
             () = shared.until_stopped() => return,
+            () = shared.until_end_of(life) => return,
         }
     }
 }
 
 /// An acknowledgement: `{"envelope_id": …, "payload": …}`. Anything else is ignored, as Slack does.
-fn acknowledge(shared: &Arc<Shared>, text: &str) {
-    let Ok(ack) = serde_json::from_str::<Value>(text) else { return };
-    let Some(id) = ack["envelope_id"].as_str() else { return };
+/// An error when the bot ends here.
+fn acknowledge(shared: &Arc<Shared>, text: &str) -> io::Result<()> {
+    let Ok(ack) = serde_json::from_str::<Value>(text) else { return Ok(()) };
+    let Some(id) = ack["envelope_id"].as_str() else { return Ok(()) };
+    let step = shared.begin("acknowledge")?;
     let awaited = shared.wire().awaited.remove(id);
     if let Some(awaited) = awaited {
         // The waiting side may have given up already.
         let _ = awaited.send(ack.get("payload").cloned().unwrap_or_default());
     }
+    shared.finish(step)
 }
 
 pub(super) fn farewell(reason: &str, host: &str) -> String {

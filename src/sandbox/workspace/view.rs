@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value, json};
 
 use super::fault::Fault;
-use super::limit::Pacing;
+use super::limit::{Pacing, Patience};
 use super::message::{Ephemeral, Message, is_reply, string};
 use super::options::{Channel, Delivery, Options};
 
@@ -31,6 +31,7 @@ pub struct View {
     pub(super) tickets: BTreeSet<String>,
     pub(super) faults: HashMap<String, VecDeque<Fault>>,
     pub(super) pacing: Pacing,
+    pub(super) patience: Patience,
     pub(super) outgoing: Vec<Value>,
     pub(super) double_every: usize,
     last_ts: u64,
@@ -68,6 +69,8 @@ pub struct Call {
     pub at: SystemTime,
     /// HTTP status; 0 when the connection was cut instead of an answer.
     pub status: u16,
+    /// Of a 429: the seconds to wait.
+    pub retry_after: Option<u64>,
     pub answer: Value,
 }
 
@@ -117,6 +120,7 @@ impl View {
             tickets: BTreeSet::new(),
             faults: HashMap::new(),
             pacing: Pacing::default(),
+            patience: Patience::default(),
             outgoing: Vec::new(),
             double_every: 0,
             last_ts: 0,
@@ -185,6 +189,11 @@ impl View {
     /// The calls of one method.
     pub fn calls_of<'a>(&'a self, method: &'a str) -> impl Iterator<Item = &'a Call> {
         self.calls.iter().filter(move |c| c.method == method)
+    }
+
+    /// Calls that came although a 429 had asked to wait longer; a sentence for each.
+    pub fn too_soon(&self) -> &[String] {
+        &self.patience.too_soon
     }
 
     /// What became of every event, click and command sent to the bot, oldest first.

@@ -1,12 +1,13 @@
 //! Sending with one policy: what is durable and goes to Slack goes through here.
 //!
 //! A [`Queue`] runs jobs, at most a few dozen at a time, fairly between channels and the urgent first.
-//! It decides when a call is made again: after a 429 exactly when Slack says, for that method and channel
-//! only; after a failure that was surely not done, with back-off; after an unclear one only once it has
-//! looked whether the thing is there. It keeps nothing: what must survive a crash is owed by the caller's
-//! outbox, which waits for the [`Done`].
+//! It decides when a call is made again: after a 429 exactly when Slack says, and nothing else that the
+//! same limit covers goes before; after a failure that was surely not done, with back-off; after an unclear
+//! one only once it has looked whether the thing is there. It keeps nothing: what must survive a crash is
+//! owed by the caller's outbox, which waits for the [`Done`].
 
 mod lanes;
+mod pace;
 mod queue;
 #[cfg(test)]
 mod tests;
@@ -17,8 +18,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-pub use queue::{Options, Queue};
+pub use queue::{MaySend, Options, Queue};
 
+use super::limits;
 use super::{Client, Error, Post, Respond, Text, Upload};
 
 /// Something to tell Slack.
@@ -123,7 +125,7 @@ impl Future for Completion {
     }
 }
 
-/// The methods, as Slack limits them one by one.
+/// The methods, as Slack limits them one by one; the last two only search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Method {
     Post,
@@ -133,10 +135,32 @@ enum Method {
     Upload,
     Ephemeral,
     Respond,
+    Replies,
+    History,
 }
 
 impl Method {
-    const COUNT: usize = 7;
+    const COUNT: usize = 9;
+
+    /// As Slack spells them.
+    fn names(self) -> &'static [&'static str] {
+        match self {
+            Method::Post => &[limits::POST],
+            Method::Update => &["chat.update"],
+            Method::React => &["reactions.add"],
+            Method::Unreact => &["reactions.remove"],
+            Method::Upload => &["files.getUploadURLExternal", "files.completeUploadExternal"],
+            Method::Ephemeral => &["chat.postEphemeral"],
+            Method::Respond => &[limits::RESPOND],
+            Method::Replies => &["conversations.replies"],
+            Method::History => &["conversations.history"],
+        }
+    }
+
+    /// Somebody waits for it now: late is worthless, and twice is harmless.
+    fn answers_people(self) -> bool {
+        matches!(self, Method::Ephemeral | Method::Respond)
+    }
 }
 
 /// What one try gave.
@@ -146,6 +170,8 @@ enum Tried {
     Failed(Error),
     /// The search for an earlier try failed; whether that was done is still open.
     NotFoundOut(Error),
+    /// Searched for and not there; and it may not be sent now.
+    MayNot,
 }
 
 impl Call {
@@ -179,26 +205,41 @@ impl Call {
         matches!(self, Call::Update { .. } | Call::React { .. } | Call::Unreact { .. })
     }
 
-    /// May it be repeated when it is unclear whether it was done?
-    fn can_be_looked_up(&self) -> bool {
+    /// By which method it is looked for when it is unclear whether it was done; where there is none, it
+    /// cannot be.
+    fn searched_with(&self) -> Option<Method> {
         match self {
-            Call::Post(post) => post.metadata.is_some(),
-            Call::Upload(_) => true,
+            Call::Post(Post { metadata: None, .. }) => None,
+            Call::Post(Post { thread_ts: None, .. }) => Some(Method::History),
+            Call::Post(_) | Call::Upload(_) => Some(Method::Replies),
+            _ => None,
+        }
+    }
+
+    /// May one be said in place of the other, even where the other was perhaps said already?
+    fn is_same_thing(&self, other: &Call) -> bool {
+        match (self, other) {
+            (Call::Post(one), Call::Post(other)) => {
+                (&one.channel, &one.thread_ts, &one.metadata)
+                    == (&other.channel, &other.thread_ts, &other.metadata)
+            }
             _ => false,
         }
     }
 
-    /// Answers to a person who waits now: late is worthless, and twice is harmless.
+    /// How many failures are borne of a call that answers somebody.
     fn patience(&self) -> Option<u32> {
-        matches!(self, Call::Ephemeral { .. } | Call::Respond(_)).then_some(4)
+        self.method().answers_people().then_some(4)
     }
 
-    /// One try; with `look_first` only after a search for an earlier one.
-    async fn attempt(&self, client: &Client, look_first: bool) -> Tried {
+    /// One try; with `look_first` only after a search for an earlier one, and then only if it may be sent
+    /// after that, for the search takes its time.
+    async fn attempt(&self, client: &Client, look_first: bool, may_send: impl Fn() -> bool) -> Tried {
         if look_first && !self.is_idempotent() {
             match self.look_up(client).await {
                 Ok(Some(ts)) => return Tried::Sent(Some(ts)),
-                Ok(None) => {}
+                Ok(None) if may_send() => {}
+                Ok(None) => return Tried::MayNot,
                 Err(error) => return Tried::NotFoundOut(error),
             }
         }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -15,10 +17,17 @@ struct World {
     running: tokio::task::JoinHandle<()>,
 }
 
+fn quick(at_once: usize) -> Options {
+    let backoff = (Duration::from_millis(20), Duration::from_millis(100));
+    Options { at_once, backoff, ..Options::default() }
+}
+
 impl World {
     async fn start(at_once: usize) -> World {
-        let fake = Fake::start().await;
-        let options = Options { at_once, backoff: (Duration::from_millis(20), Duration::from_millis(100)) };
+        World::with(Fake::start().await, quick(at_once))
+    }
+
+    fn with(fake: Fake, options: Options) -> World {
         let (stop, stopped) = watch::channel(false);
         let (queue, run) = Queue::new(fake.client(), options, stopped);
         World { fake, queue, stop, running: tokio::spawn(run) }
@@ -73,6 +82,16 @@ async fn a_post_whose_answer_was_lost_is_looked_up_and_not_doubled() {
     assert_eq!(within(world.queue.submit(post("two"))).await, sent("1795133413.000002"));
     assert_eq!(world.fake.messages().len(), 2);
     assert_eq!(world.fake.calls("chat.postMessage").len(), 2);
+}
+
+/// Cause: a post that Slack was slow with was looked for, not found, and made again; then the first landed.
+#[tokio::test]
+async fn a_post_that_lands_long_after_its_time_out_is_not_doubled() {
+    let world = World::start(8).await;
+    world.fake.script("chat.postMessage", [Reply::Lands(Duration::from_millis(3000))]);
+    assert_eq!(within(world.queue.submit(post("one"))).await, sent("1795133413.000001"));
+    assert_eq!(world.fake.calls("chat.postMessage").len(), 1);
+    assert_eq!(world.fake.messages().len(), 1);
 }
 
 #[tokio::test]
@@ -264,4 +283,230 @@ async fn an_outage_is_probed_and_not_stormed_and_everything_is_sent_after_it() {
     // Four at once at first, then one by one with growing rests of up to 100 ms.
     let calls = world.fake.calls("chat.postMessage");
     assert!(calls[11].at - began >= Duration::from_millis(200), "{:?}", calls[11].at - began);
+}
+
+#[tokio::test]
+async fn a_limit_of_updates_holds_in_every_channel_to_the_second() {
+    let world = World::start(8).await;
+    world.fake.script("chat.update", [Reply::Limited(1)]);
+    let update = |channel: &str, said: &str| {
+        let call = Call::Update { channel: channel.into(), ts: "1.000001".into(), text: text(said) };
+        world.queue.submit(Job::new(call, Priority::Report))
+    };
+    let limited = update("C1", "one");
+    world.until_called("chat.update", 1).await;
+    within(world.queue.submit(post("meanwhile"))).await;
+    let others = [update("C2", "two"), update("C3", "three")];
+    within(limited).await;
+    for other in others {
+        within(other).await;
+    }
+    let calls = world.fake.calls("chat.update");
+    assert_eq!(calls.len(), 4);
+    for later in &calls[1..] {
+        assert!(later.at - calls[0].at >= Duration::from_secs(1), "{:?}", later.at - calls[0].at);
+    }
+    // And not all in the same instant.
+    assert!(calls[3].at - calls[1].at >= Duration::from_millis(500), "{:?}", calls[3].at - calls[1].at);
+}
+
+#[tokio::test]
+async fn a_limited_search_is_asked_by_nobody_before_its_time_and_holds_up_nothing_else() {
+    let world = World::start(8).await;
+    world.fake.script("conversations.replies", [Reply::Limited(1)]);
+    let doubtful = |channel: &str, said: &str| {
+        world.queue.submit(Job::new(post_to(channel, said), Priority::Report).maybe_done())
+    };
+    let mut met = world.queue.limits();
+    let first = doubtful("C1", "one");
+    assert_eq!(within(met.recv()).await.unwrap().method, "conversations.replies");
+    let more = [doubtful("C1", "two"), doubtful("C2", "three")];
+    within(world.queue.submit(post("plain"))).await;
+    assert_eq!(world.said("chat.postMessage"), ["plain"]);
+    within(first).await;
+    for one in more {
+        within(one).await;
+    }
+    let calls = world.fake.calls("conversations.replies");
+    assert!(calls[1].at - calls[0].at >= Duration::from_secs(1), "{:?}", calls[1].at - calls[0].at);
+    assert_eq!(world.fake.messages().len(), 4);
+}
+
+/// Two processes with one token: what one meets the other is told, as a database would tell it.
+#[tokio::test]
+async fn two_queues_keep_one_limit_and_do_not_come_back_together() {
+    let one = World::start(2).await;
+    let (stop, stopped) = watch::channel(false);
+    let (other, run) = Queue::new(one.fake.client(), quick(2), stopped);
+    tokio::spawn(run);
+    for (from, to) in [(&one.queue, &other), (&other, &one.queue)] {
+        let (mut met, to) = (from.limits(), to.clone());
+        tokio::spawn(async move {
+            while let Ok(limited) = met.recv().await {
+                to.limit(&limited);
+            }
+        });
+    }
+    one.fake.be_strict("chat.update", Duration::from_millis(400));
+    let update = |queue: &Queue, number: usize| {
+        let call =
+            Call::Update { channel: "C1".into(), ts: format!("{number}.000001"), text: text("it is so") };
+        queue.submit(Job::new(call, Priority::Report))
+    };
+    let waiting: Vec<_> = (0..4).flat_map(|n| [update(&one.queue, n), update(&other, 10 + n)]).collect();
+    for done in waiting {
+        let done = tokio::time::timeout(Duration::from_secs(40), done).await.unwrap();
+        assert_eq!(done, Done::Sent { ts: None });
+    }
+    let (too_soon, refused) = one.fake.impatience("chat.update");
+    assert_eq!(too_soon, 0, "a call was made before Retry-After was over");
+    // Of those under way at first all but one are told to wait, and afterwards hardly any.
+    assert!(refused <= 3 + 5, "{refused} calls were told to wait");
+    stop.send(true).unwrap();
+}
+
+#[tokio::test]
+async fn nothing_but_answers_to_people_is_begun_while_sending_is_not_allowed() {
+    let may = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&may);
+    let may_send: super::MaySend = Arc::new(move || asked.load(Ordering::SeqCst));
+    let world = World::with(Fake::start().await, Options { may_send: Some(may_send), ..quick(8) });
+    let waits = world.queue.submit(post("report"));
+    let ephemeral =
+        Call::Ephemeral { channel: "C1".into(), user: "U1".into(), thread_ts: None, text: text("no") };
+    within(world.queue.submit(Job::new(ephemeral, Priority::People))).await;
+    let doubtful = world.queue.submit(post("doubtful").maybe_done());
+    assert!(world.fake.calls("chat.postMessage").is_empty());
+    assert!(world.fake.calls("conversations.replies").is_empty());
+    may.store(true, Ordering::SeqCst);
+    within(waits).await;
+    within(doubtful).await;
+    assert_eq!(world.said("chat.postMessage").len(), 2);
+}
+
+/// The search before a repeat takes its time: what was allowed at its beginning may not be at its end.
+#[tokio::test]
+async fn a_repeat_is_not_sent_when_sending_is_forbidden_during_its_search() {
+    let may = Arc::new(AtomicBool::new(true));
+    let asked = Arc::clone(&may);
+    let may_send: super::MaySend = Arc::new(move || asked.load(Ordering::SeqCst));
+    let world = World::with(Fake::start().await, Options { may_send: Some(may_send), ..quick(8) });
+    world.fake.delay(Duration::from_millis(150));
+    let doubtful = world.queue.submit(post("doubtful").maybe_done());
+    world.until_called("conversations.replies", 1).await;
+    may.store(false, Ordering::SeqCst);
+    tokio::time::timeout(Duration::from_millis(400), world.until_called("chat.postMessage", 1))
+        .await
+        .unwrap_err();
+    may.store(true, Ordering::SeqCst);
+    assert_eq!(within(doubtful).await, sent("1795133413.000001"));
+    assert_eq!(world.fake.calls("conversations.replies").len(), 2);
+}
+
+/// Cause: what had failed in the outage sat out its long back-off while lesser things, never tried, went.
+#[tokio::test]
+async fn after_an_outage_the_important_goes_first_and_nothing_sits_out_a_back_off() {
+    let options = Options { backoff: (Duration::from_millis(10), Duration::from_secs(60)), ..quick(1) };
+    let world = World::with(Fake::start().await, options);
+    world.fake.away(true);
+    let declaration = world.queue.submit(Job::new(post_to("C1", "declaration"), Priority::Declaration));
+    // Every try of the declaration fails, and its own wait grows.
+    world.until_called("conversations.replies", 7).await;
+    let mut lesser: Vec<_> = (0..6)
+        .map(|number| {
+            world.queue.submit(Job::new(post_to("C1", &format!("report {number}")), Priority::Report))
+        })
+        .collect();
+    let reaction = Call::React { channel: "C1".into(), ts: "1.000001".into(), name: "eyes".into() };
+    lesser.push(world.queue.submit(Job::new(reaction, Priority::Reaction)));
+    world.until_called("chat.postMessage", 2).await;
+    world.fake.away(false);
+    within(declaration).await;
+    for one in lesser {
+        within(one).await;
+    }
+    let sent: Vec<_> =
+        world.fake.messages().iter().map(|one| one["text"].as_str().unwrap().to_owned()).collect();
+    let place = sent.iter().position(|text| text == "declaration").unwrap();
+    // The one call that found Slack back may have been a lesser one.
+    assert!(place <= 1, "{sent:?}");
+}
+
+#[tokio::test]
+async fn an_outage_of_all_of_slack_is_probed_once_and_not_once_for_each_channel_and_method() {
+    let world = World::start(8).await;
+    world.fake.away(true);
+    let mut waiting = Vec::new();
+    for channel in ["C1", "C2", "C3", "C4", "C5"] {
+        for number in 0..4 {
+            waiting.push(
+                world
+                    .queue
+                    .submit(Job::new(post_to(channel, &format!("{channel} {number}")), Priority::Report)),
+            );
+            let (ts, name) = (format!("{number}.000001"), "eyes".into());
+            waiting.push(
+                world
+                    .queue
+                    .submit(Job::new(Call::React { channel: channel.into(), ts, name }, Priority::Reaction)),
+            );
+        }
+    }
+    world.until_called("chat.postMessage", 1).await;
+    // Not to let something happen, but to count what happens in a known time.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let calls = world.fake.calls("chat.postMessage").len() + world.fake.calls("reactions.add").len();
+    let searches = world.fake.calls("conversations.replies").len();
+    // Eight at first; then one every 50 to 100 ms. Ten lanes on their own would make over a hundred.
+    assert!(calls + searches <= 8 + 30, "{calls} calls and {searches} searches in a second");
+    world.fake.away(false);
+    for one in waiting {
+        assert!(matches!(within(one).await, Done::Sent { .. }));
+    }
+    assert_eq!(world.fake.messages().len(), 20);
+}
+
+#[tokio::test]
+async fn more_than_may_wait_is_given_back_at_once_and_people_are_still_answered() {
+    let world = World::with(Fake::start().await, Options { most_waiting: 2, ..quick(1) });
+    world.fake.delay(Duration::from_millis(100));
+    let kept = [world.queue.submit(post("one")), world.queue.submit(post("two"))];
+    let given_back = within(world.queue.submit(post("three"))).await;
+    assert!(matches!(given_back, Done::GaveUp(Error::NotDone { .. })), "{given_back:?}");
+    let doubtful = within(world.queue.submit(post("four").maybe_done())).await;
+    assert!(matches!(doubtful, Done::GaveUp(Error::Unclear { .. })), "{doubtful:?}");
+    let ephemeral =
+        Call::Ephemeral { channel: "C1".into(), user: "U1".into(), thread_ts: None, text: text("no") };
+    assert!(matches!(
+        within(world.queue.submit(Job::new(ephemeral, Priority::People))).await,
+        Done::Sent { .. }
+    ));
+    for one in kept {
+        assert!(matches!(within(one).await, Done::Sent { .. }));
+    }
+}
+
+#[tokio::test]
+async fn a_post_that_waits_says_what_is_true_when_it_goes() {
+    let world = World::start(1).await;
+    world.fake.delay(Duration::from_millis(100));
+    let blocker = world.queue.submit(post("blocker"));
+    world.until_called("chat.postMessage", 1).await;
+    let metadata = Some(Metadata { event_type: "heal".into(), payload: json!({"run": "r1"}) });
+    let saying = |said: &str| {
+        Call::Post(Post {
+            channel: "C1".into(),
+            thread_ts: None,
+            text: text(said),
+            metadata: metadata.clone(),
+        })
+    };
+    let waits = world.queue.submit(Job::new(saying("runs soon"), Priority::Declaration).merging("d1"));
+    world.queue.freshen("d1", saying("too late, runs not"));
+    // Another thing under the same key is not put in its place, and nothing is said where nothing waits.
+    world.queue.freshen("d1", post_to("C1", "something else"));
+    world.queue.freshen("d2", saying("never"));
+    within(blocker).await;
+    within(waits).await;
+    assert_eq!(world.said("chat.postMessage"), ["blocker", "too late, runs not"]);
 }

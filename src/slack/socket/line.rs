@@ -14,8 +14,8 @@ use tokio_tungstenite::client_async_with_config;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-use super::Shared;
 use super::connection::{Connection, Ended, Order, Signal};
+use super::{Options, Shared};
 use crate::slack::wire::Opened;
 use crate::slack::{Counters, Error};
 
@@ -38,16 +38,61 @@ enum Word {
 enum Trouble {
     /// A person must mend it.
     Person(String),
-    /// Wait exactly so long.
+    /// Not before that.
     Told(Duration),
+    /// Nobody was reached.
+    Away(String),
     Other(String),
     /// Too many connections: as far from a quick retry as the back-off goes.
     TooMany,
 }
 
+/// How the line fared lately.
+#[derive(Debug, Default)]
+struct Fortune {
+    /// Tries since the last hello that gave none.
+    failures: u32,
+    failing_since: Option<Instant>,
+    /// Connections one after another that did not last.
+    short_lived: u32,
+}
+
+impl Fortune {
+    fn failed(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+        self.failing_since.get_or_insert_with(Instant::now);
+    }
+
+    fn connected(&mut self) {
+        self.failures = 0;
+        self.failing_since = None;
+    }
+
+    /// A connection is over that lasted so long.
+    fn dropped(&mut self, lasted: Duration, options: &Options) {
+        self.short_lived = if lasted >= options.steady { 1 } else { self.short_lived.saturating_add(1) };
+    }
+
+    /// After a try that failed. `away`: nobody was there to be bothered.
+    fn wait(&self, away: bool, options: &Options) -> Duration {
+        let (first, longest) = options.backoff;
+        let eager = away || self.failing_since.is_none_or(|since| since.elapsed() < options.eager_for);
+        let longest = if eager { longest.min(options.eager) } else { longest };
+        jitter((first, longest), self.failures)
+    }
+
+    /// After a connection that dropped: the first is opened anew at once.
+    fn wait_after_drop(&self, options: &Options) -> Duration {
+        match self.short_lived {
+            0 | 1 => Duration::ZERO,
+            more => jitter(options.backoff, more - 1),
+        }
+    }
+}
+
 /// Keeps one line up until shutdown.
 pub(super) async fn keep(shared: Arc<Shared>, mut shutdown: watch::Receiver<bool>) {
-    let mut failures: u32 = 0;
+    let mut fortune = Fortune::default();
     let mut current: Option<Served> = None;
     loop {
         let mut serving = match current.take() {
@@ -56,8 +101,8 @@ pub(super) async fn keep(shared: Arc<Shared>, mut shutdown: watch::Receiver<bool
                 None => return,
                 Some(Ok(serving)) => serving,
                 Some(Err(trouble)) => {
-                    failures = failures.saturating_add(1);
-                    let wait = say(&shared, trouble, failures);
+                    fortune.failed();
+                    let wait = say(&shared, trouble, &fortune);
                     if until_shutdown(&mut shutdown, sleep(wait)).await.is_none() {
                         return;
                     }
@@ -65,13 +110,12 @@ pub(super) async fn keep(shared: Arc<Shared>, mut shutdown: watch::Receiver<bool
                 }
             },
         };
+        fortune.connected();
         let Some(word) = until_shutdown(&mut shutdown, serving.word()).await else {
             serving.close(&shared, Order::Stop).await;
             return;
         };
-        if serving.since.elapsed() >= shared.options.steady {
-            failures = 0;
-        }
+        fortune.dropped(serving.since.elapsed(), &shared.options);
         match word {
             Word::Leaving(reason) => {
                 tracing::info!(
@@ -79,8 +123,8 @@ pub(super) async fn keep(shared: Arc<Shared>, mut shutdown: watch::Receiver<bool
                     reason,
                     "Slack will close a connection; opening another first"
                 );
-                match replace(&shared, &mut shutdown, serving, &mut failures).await {
-                    Some(next) => current = next,
+                match replace(&shared, &mut shutdown, serving, &mut fortune).await {
+                    Some(next) => current = Some(next),
                     None => return,
                 }
             }
@@ -90,8 +134,7 @@ pub(super) async fn keep(shared: Arc<Shared>, mut shutdown: watch::Receiver<bool
             }
             Word::Over(ended) => {
                 shared.disconnected();
-                failures = failures.saturating_add(1);
-                let wait = over(&shared, serving.id, &ended, failures);
+                let wait = over(&shared, serving.id, &ended, &fortune);
                 if until_shutdown(&mut shutdown, sleep(wait)).await.is_none() {
                     return;
                 }
@@ -100,25 +143,21 @@ pub(super) async fn keep(shared: Arc<Shared>, mut shutdown: watch::Receiver<bool
     }
 }
 
-/// Opens the replacement of a connection that Slack will close, while that one serves on. None on
-/// shutdown; `Some(None)` when the old one was gone before a new one came.
+/// Opens the replacement of a connection that Slack will close, while that one serves on. None on shutdown.
 async fn replace(
     shared: &Arc<Shared>,
     shutdown: &mut watch::Receiver<bool>,
     mut old: Served,
-    failures: &mut u32,
-) -> Option<Option<Served>> {
+    fortune: &mut Fortune,
+) -> Option<Served> {
     let opening = async {
+        sleep(fortune.wait_after_drop(&shared.options)).await;
         loop {
-            // The first try is at once, unless connections come and go quickly.
-            if *failures > 0 {
-                sleep(jitter(shared.options.backoff, *failures)).await;
-            }
-            *failures = failures.saturating_add(1);
             match open(shared).await {
                 Ok(next) => return next,
                 Err(trouble) => {
-                    let wait = say(shared, trouble, *failures);
+                    fortune.failed();
+                    let wait = say(shared, trouble, fortune);
                     sleep(wait).await;
                 }
             }
@@ -140,7 +179,7 @@ async fn replace(
                     let shared = Arc::clone(shared);
                     tokio::spawn(async move { old.close(&shared, Order::Retire).await });
                 }
-                return Some(Some(next));
+                return Some(next);
             }
             word = old.word(), if !old_over => {
                 if let Word::Over(ended) = word {
@@ -193,7 +232,7 @@ async fn open(shared: &Arc<Shared>) -> Result<Served, Trouble> {
 
     let connecting = shared.client.wire().open(&uri);
     let opened =
-        timeout(limit, connecting).await.map_err(late)?.map_err(|error| Trouble::Other(error.to_string()))?;
+        timeout(limit, connecting).await.map_err(late)?.map_err(|error| Trouble::Away(error.to_string()))?;
     let (signals_out, mut signals) = mpsc::unbounded_channel();
     let (order, order_in) = watch::channel(Order::Serve);
     let id = shared.next_id();
@@ -283,7 +322,8 @@ fn refused(error: Error) -> Trouble {
             "SLACK_APP_TOKEN does not open Socket Mode: {error}; hint: {}",
             error.hint().unwrap_or("it must be an app-level token (xapp-…) with the scope connections:write")
         )),
-        Error::NotDone { .. } | Error::Unclear { .. } => Trouble::Other(error.to_string()),
+        Error::NotDone { .. } => Trouble::Away(error.to_string()),
+        Error::Unclear { .. } => Trouble::Other(error.to_string()),
     }
 }
 
@@ -300,7 +340,8 @@ fn reason_trouble(reason: &str) -> Trouble {
 }
 
 /// Says what is wrong, once for each try, and gives the wait before the next.
-fn say(shared: &Shared, trouble: Trouble, failures: u32) -> Duration {
+fn say(shared: &Shared, trouble: Trouble, fortune: &Fortune) -> Duration {
+    let away = matches!(trouble, Trouble::Away(_));
     match trouble {
         Trouble::Person(problem) => {
             tracing::error!(problem, "Slack cannot be listened to");
@@ -317,11 +358,12 @@ fn say(shared: &Shared, trouble: Trouble, failures: u32) -> Duration {
         Trouble::Told(wait) => {
             tracing::warn!(seconds = wait.as_secs(), "Slack asks to wait before connecting again");
             shared.problem(format!("Slack asks to wait {} s before connecting", wait.as_secs()));
-            wait
+            // All lines were told the same.
+            wait + shared.options.backoff.0.mul_f64(fastrand::f64())
         }
-        Trouble::Other(problem) => {
-            let wait = jitter(shared.options.backoff, failures);
-            tracing::warn!(problem, failures, wait = ?wait, "no connection to Slack");
+        Trouble::Away(problem) | Trouble::Other(problem) => {
+            let wait = fortune.wait(away, &shared.options);
+            tracing::warn!(problem, failures = fortune.failures, wait = ?wait, "no connection to Slack");
             shared.problem(problem);
             wait
         }
@@ -329,23 +371,29 @@ fn say(shared: &Shared, trouble: Trouble, failures: u32) -> Duration {
 }
 
 /// A connection that had said hello is over: what to say, and how long to wait.
-fn over(shared: &Shared, id: u64, ended: &Ended, failures: u32) -> Duration {
+fn over(shared: &Shared, id: u64, ended: &Ended, fortune: &Fortune) -> Duration {
     match ended {
         Ended::Refused { reason } if reason == "closed by Slack" => {
             tracing::info!(connection = id, "Slack closed a connection");
-            if failures <= 1 { Duration::ZERO } else { jitter(shared.options.backoff, failures - 1) }
+            fortune.wait_after_drop(&shared.options)
         }
         Ended::Refused { reason } => {
             tracing::warn!(connection = id, reason, "Slack closed a connection");
             match reason_trouble(reason) {
-                Trouble::Other(_) if failures <= 1 => Duration::ZERO,
-                trouble => say(shared, trouble, failures),
+                Trouble::Other(problem) => {
+                    let wait = fortune.wait_after_drop(&shared.options);
+                    if !wait.is_zero() {
+                        shared.problem(problem);
+                    }
+                    wait
+                }
+                trouble => say(shared, trouble, fortune),
             }
         }
         Ended::Broken { why } => {
             Counters::add(&shared.counters.breaks);
             tracing::warn!(connection = id, why, "a connection to Slack broke");
-            if failures <= 1 { Duration::ZERO } else { jitter(shared.options.backoff, failures - 1) }
+            fortune.wait_after_drop(&shared.options)
         }
         Ended::Retired | Ended::Abandoned => Duration::ZERO,
     }

@@ -1,9 +1,10 @@
 //! Socket Mode: several connections, each replaced before it goes, and every trouble said out loud.
 //!
 //! Slack hands a payload to any one of the open connections, so two of them bridge a reconnect. A
-//! connection that Slack announces to close serves on until its replacement has said hello. Back-off is
-//! exponential with full jitter; a bad token or a disabled Socket Mode is a person's business and is
-//! retried slowly. (docs.slack.dev, Using Socket Mode.)
+//! connection that Slack announces to close serves on until its replacement has said hello. One that
+//! drops is opened again at once, and then with jitter at least every two seconds for some minutes: nobody
+//! hears alerts meanwhile. Only connections that come and go are opened ever more slowly. A bad token or
+//! a disabled Socket Mode is a person's business and is retried slowly. (docs.slack.dev, Using Socket Mode.)
 
 mod connection;
 mod frame;
@@ -32,6 +33,9 @@ pub struct Options {
     pub hello_limit: Duration,
     /// The first and the longest wait between tries; each is drawn from zero to twice the last.
     pub backoff: (Duration, Duration),
+    /// The longest wait while Slack has not been away for `eager_for` yet: so soon after it is back, so are we.
+    pub eager: Duration,
+    pub eager_for: Duration,
     /// Between tries when only a person can mend it: a bad token, Socket Mode switched off.
     pub slow_retry: Duration,
     /// A connection that lasted so long was a good one: the next starts without a wait.
@@ -50,6 +54,8 @@ impl Default for Options {
             silence_limit: Duration::from_secs(12),
             hello_limit: Duration::from_secs(15),
             backoff: (Duration::from_millis(200), Duration::from_secs(30)),
+            eager: Duration::from_millis(1800),
+            eager_for: Duration::from_secs(600),
             slow_retry: Duration::from_secs(60),
             steady: Duration::from_secs(10),
             ack_grace: Duration::from_secs(3),

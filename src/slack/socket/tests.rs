@@ -241,3 +241,70 @@ async fn shutdown_sends_what_is_due_and_ends() {
     within(world.listening).await.unwrap();
     assert_eq!(world.status.borrow().connected, 0);
 }
+
+/// Cause: failures before a connection counted against it, so a drop soon after an outage waited for long;
+/// and in an outage of some seconds the waits had grown beyond two seconds.
+#[tokio::test]
+async fn a_line_is_back_soon_after_an_outage_and_at_once_after_the_next_drop() {
+    let fake = Fake::start().await;
+    fake.script("apps.connections.open", (0..12).map(|_| Reply::Status(500)));
+    let options = Options {
+        backoff: (Duration::from_millis(200), Duration::from_secs(30)),
+        eager: Duration::from_millis(100),
+        ..quick()
+    };
+    let began = Instant::now();
+    let mut world = World::with(fake, options, 10);
+    let peer = world.fake.peer().await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    world.status(|status| status.connected == 1 && status.problem.is_none()).await;
+    let dropped = Instant::now();
+    peer.raw(Message::Close(None));
+    world.fake.peer().await;
+    assert!(dropped.elapsed() < Duration::from_millis(500), "{:?}", dropped.elapsed());
+}
+
+#[tokio::test]
+async fn two_connections_that_drop_at_once_are_both_back_within_two_seconds() {
+    let defaults = Options { ack_grace: Duration::from_millis(10), ..Options::default() };
+    assert!(defaults.eager < Duration::from_secs(2));
+    let mut world = World::start(defaults, 10).await;
+    let peers = [world.fake.peer().await, world.fake.peer().await];
+    world.status(|status| status.connected == 2).await;
+    let dropped = Instant::now();
+    for peer in &peers {
+        peer.raw(Message::Close(None));
+    }
+    world.status(|status| status.gaps == 1).await;
+    let _new = [world.fake.peer().await, world.fake.peer().await];
+    world.status(|status| status.connected == 2).await;
+    assert!(dropped.elapsed() < Duration::from_secs(2), "{:?}", dropped.elapsed());
+}
+
+#[tokio::test]
+async fn a_connection_that_comes_and_goes_is_opened_ever_more_slowly() {
+    let options = Options { backoff: (Duration::from_millis(100), Duration::from_secs(30)), ..quick() };
+    let mut world = World::start(options, 10).await;
+    let began = Instant::now();
+    for _ in 0..5 {
+        let peer = world.fake.peer().await;
+        peer.raw(Message::Close(None));
+    }
+    // Zero, then drawn from up to 100, 200, 400 and 800 ms: 750 ms on the average.
+    world.fake.peer().await;
+    assert!(began.elapsed() > Duration::from_millis(30), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn when_slack_limits_the_opening_no_line_asks_before_its_time() {
+    let fake = Fake::start().await;
+    fake.script("apps.connections.open", [Reply::Limited(1)]);
+    let began = Instant::now();
+    let mut world = World::with(fake, Options { connections: 3, ..quick() }, 10);
+    world.status(|status| status.connected == 3).await;
+    let calls = world.fake.calls("apps.connections.open");
+    // All three ask at the start; whoever was told to wait did.
+    let early = calls.iter().filter(|call| call.at - began < Duration::from_secs(1)).count();
+    assert!(early <= 3, "{early} calls in the first second");
+    assert_eq!(calls.len(), 4);
+}

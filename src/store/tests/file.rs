@@ -8,6 +8,12 @@ fn refused(path: impl Into<PathBuf>) -> String {
     Store::open(&Location::Sqlite(path.into())).expect_err("it opened").to_string()
 }
 
+/// A store on a database that the test has prepared.
+fn serving(database: sqlite::Database, number: i64) -> Store {
+    let opened = move || Ok(Opened { database, number });
+    Store::start("heal.db", false, Arc::default(), Options::default(), opened).unwrap()
+}
+
 fn contains(text: &str, words: &[&str]) {
     for word in words {
         assert!(text.contains(word), "`{word}` is not in: {text}");
@@ -17,7 +23,7 @@ fn contains(text: &str, words: &[&str]) {
 #[test]
 fn every_commit_is_on_disk_before_it_counts() {
     let file = InFile::new();
-    let database = sqlite::Database::open(&file.path()).unwrap();
+    let Opened { database, .. } = sqlite::Database::open(&file.path()).unwrap();
     let pragma = |name: &str| -> String {
         let value = database
             .connection
@@ -30,15 +36,20 @@ fn every_commit_is_on_disk_before_it_counts() {
     };
     assert_eq!(pragma("journal_mode"), "wal");
     assert_eq!(pragma("synchronous"), "2", "FULL: the log is synced at every commit");
-    assert_eq!(pragma("locking_mode"), "exclusive");
+    assert_eq!(pragma("locking_mode"), "normal", "others may read");
     assert_eq!(pragma("foreign_keys"), "1");
-    assert!(!file.path().with_extension("db-shm").exists(), "no shared memory is needed");
 }
 
 #[tokio::test]
 async fn a_second_store_on_one_file_is_refused_and_the_first_goes_on() {
     let file = InFile::new();
     let store = file.open();
+    // Another way to it is the same file.
+    let link = file.path().with_file_name("link.db");
+    std::os::unix::fs::symlink(file.path(), &link).unwrap();
+    contains(&refused(link), &["link.db", "heal.db.lock is locked"]);
+    let pid = format!("its process id is {}", std::process::id());
+    contains(&refused(file.path()), &["heal.db", &pid]);
     let second = Store::open(&file.location()).unwrap_err();
     assert!(matches!(second, Error::InUse(_)), "{second:?}");
     contains(&second.to_string(), &["in use by another process", "heal.db", "hint: stop the other heal"]);
@@ -95,6 +106,7 @@ async fn a_process_that_is_killed_leaves_what_it_committed_and_nothing_half() {
     let store = file.open();
     assert_eq!(does(&store, |tx| tx.note("committed")).await.as_deref(), Some("yes"));
     assert_eq!(does(&store, |tx| tx.note("torn")).await, None);
+    assert_eq!(does(&store, |tx| tx.claim_orphans()).await.owed, 1);
     assert_eq!(does(&store, |tx| tx.owed()).await.len(), 1);
 }
 
@@ -131,10 +143,10 @@ fn a_store_that_forgets_is_no_store() {
 #[tokio::test]
 async fn a_full_disk_is_said_and_what_was_there_stays() {
     let file = InFile::new();
-    let database = sqlite::Database::open(&file.path()).unwrap();
+    let Opened { database, number } = sqlite::Database::open(&file.path()).unwrap();
     let pages: i64 = database.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
     database.connection.pragma_update(None, "max_page_count", pages + 1).unwrap();
-    let store = Store::serve(database, "heal.db").unwrap();
+    let store = serving(database, number);
     does(&store, |tx| tx.set_note("small", "fits")).await;
     let large = store.transact(|tx| tx.set_note("large", &"x".repeat(1 << 20))).await;
     assert!(matches!(large, Err(Error::Full(_))), "{large:?}");
@@ -147,10 +159,10 @@ async fn a_full_disk_is_said_and_what_was_there_stays() {
 #[tokio::test]
 async fn when_no_transaction_can_begin_everybody_is_told_and_nobody_waits_for_ever() {
     let file = InFile::new();
-    let database = sqlite::Database::open(&file.path()).unwrap();
+    let Opened { database, number } = sqlite::Database::open(&file.path()).unwrap();
     // Stands for a disk that fails: with one begun already, SQLite begins no other.
     database.connection.execute_batch("BEGIN").unwrap();
-    let store = Store::serve(database, "heal.db").unwrap();
+    let store = serving(database, number);
     let all: Vec<_> = (0..10).map(|_| store.transact(|tx| tx.set_note("n", "x"))).collect();
     for answer in all {
         assert!(matches!(answer.await, Err(Error::Database(_))));
@@ -163,7 +175,7 @@ fn locations_are_read_as_the_contract_writes_them() {
     assert_eq!(Location::parse("sqlite:heal.db"), sqlite("heal.db"));
     assert_eq!(Location::parse("sqlite:///var/lib/heal/heal.db"), sqlite("/var/lib/heal/heal.db"));
     for (odd, word) in [
-        ("postgres://db/heal", "not supported yet"),
+        ("postgres:///heal", "no host"),
         ("heal.db", "write sqlite:heal.db"),
         ("sqlite:", "names no file"),
         ("", "is not a store"),

@@ -151,6 +151,9 @@ pub(super) async fn what_was_committed_is_there_after_a_restart(at_: &impl Backe
     assert!(!does(&store, |tx| tx.take_delivery("Ev1", NOW)).await);
     assert_eq!(does(&store, |tx| tx.open_remediations()).await, [this]);
     assert_eq!(does(&store, |tx| tx.active_pauses(NOW)).await, [pause]);
+    assert_eq!(does(&store, |tx| tx.owed()).await, [], "it was claimed by the one before");
+    let orphans = does(&store, |tx| tx.claim_orphans()).await;
+    assert_eq!((orphans.open.len(), orphans.owed), (1, 1));
     let owed = does(&store, |tx| tx.owed()).await;
     assert_eq!((owed.len(), owed[0].effect), (1, lifecycle::Effect::Send));
 }

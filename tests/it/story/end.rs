@@ -51,6 +51,7 @@ impl Story {
                 found.push(format!("Slack refused {}: {} for {}", call.method, call.answer, call.body));
             }
         }
+        found.extend(self.workspace.view(|view| view.too_soon().to_vec()));
         let log = self.log();
         for line in log.lines().filter(|line| line.contains("ERROR")) {
             if !self.errors.iter().any(|allowed| line.contains(allowed.as_str())) {

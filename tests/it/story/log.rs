@@ -14,8 +14,13 @@ pub struct Log(Arc<Mutex<Vec<u8>>>);
 impl Log {
     /// Catches what this thread logs until the guard goes.
     pub fn catch(&self) -> tracing::subscriber::DefaultGuard {
+        self.catch_of("info,heal=trace")
+    }
+
+    /// As much of it as this filter lets pass.
+    pub fn catch_of(&self, filter: &str) -> tracing::subscriber::DefaultGuard {
         let subscriber = tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::new("info,heal=trace"))
+            .with_env_filter(EnvFilter::new(filter))
             .with_ansi(false)
             .with_writer(self.clone())
             .finish();

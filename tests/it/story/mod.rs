@@ -7,18 +7,19 @@
 
 pub mod alert;
 mod end;
-mod log;
+pub mod log;
 mod text;
 pub mod web;
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use heal::app::{self, Running, Secrets, Settings};
 use heal::config;
 use heal::engine::Clock;
 use heal::sandbox::fleet::{self, Fleet, HostSpec};
+use heal::sandbox::postgres::{Database, Server};
 use heal::sandbox::workspace::{Delivery, Message, Options, View, Workspace};
 use heal::slack::Secret;
 
@@ -76,8 +77,9 @@ pub fn tell(story: impl Future<Output = ()>) {
 pub struct Plot {
     rules: String,
     config: String,
-    fleet: fleet::Options,
-    workspace: Options,
+    pub fleet: fleet::Options,
+    pub workspace: Options,
+    store: Option<String>,
 }
 
 impl Plot {
@@ -94,7 +96,14 @@ impl Plot {
                 http_retries: vec![Duration::from_millis(200); 5],
                 ..Options::default()
             },
+            store: None,
         }
+    }
+
+    /// On this store, whatever the others are told on.
+    pub fn store(mut self, url: &str) -> Plot {
+        self.store = Some(url.to_owned());
+        self
     }
 
     /// More lines of `heal.yaml`.
@@ -120,15 +129,10 @@ impl Plot {
         self
     }
 
-    /// Starts the workspace, the fleet and the bot.
-    pub async fn start(self, mode: Mode) -> Story {
-        let log = Log::default();
-        let guard = log.catch();
-        let dir = tempfile::tempdir().unwrap();
-        let workspace = Workspace::start(self.workspace).unwrap();
-        let fleet = Fleet::start(self.fleet).await.unwrap();
-        let path = dir.path().join("heal.yaml");
-        let rules = dir.path().join("rules");
+    /// Writes `heal.yaml` and the rules into a folder; the path of the former.
+    pub fn write(&self, dir: &Path, mode: Mode, store: &str) -> PathBuf {
+        let path = dir.join("heal.yaml");
+        let rules = dir.join("rules");
         std::fs::create_dir(&rules).unwrap();
         std::fs::write(rules.join("rules.yaml"), &self.rules).unwrap();
         let defaults = if self.config.contains("approvers:") { "" } else { "approvers: [\"@sre\"]\n" };
@@ -143,14 +147,30 @@ senders:
     resolved: [OK]
     resolves: false
 rules: {rules:?}
-store: "sqlite://{store}"
+store: "{store}"
 listen: 127.0.0.1:0
 {defaults}{more}"##,
             mode = if mode == Mode::Socket { "socket" } else { "http" },
-            store = dir.path().join("heal.db").display(),
             more = self.config,
         );
         std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Starts the workspace, the fleet and the bot.
+    pub async fn start(self, mode: Mode) -> Story {
+        let log = Log::default();
+        let guard = log.catch();
+        let dir = tempfile::tempdir().unwrap();
+        let database = if self.store.is_some() { None } else { database() };
+        let store = match (&self.store, &database) {
+            (Some(store), _) => store.clone(),
+            (None, Some(database)) => database.url(),
+            (None, None) => format!("sqlite://{}", dir.path().join("heal.db").display()),
+        };
+        let path = self.write(dir.path(), mode, &store);
+        let workspace = Workspace::start(self.workspace).unwrap();
+        let fleet = Fleet::start(self.fleet).await.unwrap();
         let mut story = Story {
             mode,
             workspace,
@@ -164,11 +184,18 @@ listen: 127.0.0.1:0
             refusals: Vec::new(),
             stamps: 0,
             _dir: dir,
+            _database: database,
             _guard: guard,
         };
         story.start_bot().await;
         story
     }
+}
+
+/// All stories are told on PostgreSQL with `HEAL_TEST_STORE=postgres`, else on SQLite.
+fn database() -> Option<Database> {
+    let postgres = std::env::var_os("HEAL_TEST_STORE").is_some_and(|store| store == "postgres");
+    postgres.then(|| Server::shared().unwrap().database().unwrap())
 }
 
 /// A story under way.
@@ -189,6 +216,7 @@ pub struct Story {
     /// Alerts posted so far; keeps their stamps apart.
     stamps: u64,
     _dir: tempfile::TempDir,
+    _database: Option<Database>,
     _guard: tracing::subscriber::DefaultGuard,
 }
 
@@ -211,16 +239,26 @@ impl Story {
                 slack_api_url: Some(self.workspace.api_url()),
                 ssm_endpoint: Some(self.fleet.endpoint_url().to_owned()),
                 clock: self.clock.clone(),
+                store: heal::store::Options::default(),
             }
         })
     }
 
     pub async fn start_bot(&mut self) {
+        self.begin_bot().await;
+        self.until_ready().await;
+    }
+
+    /// Starts the bot and does not wait for it to be ready.
+    pub async fn begin_bot(&mut self) {
         let bot = app::start(self.settings()).await.unwrap();
         if self.mode == Mode::Http {
             self.workspace.set_delivery(http_delivery(bot.listen));
         }
         self.bot = Some(bot);
+    }
+
+    pub async fn until_ready(&self) {
         let ready = async {
             while web::get(self.listen(), "/readyz").await.0 != 200 {
                 tokio::time::sleep(Duration::from_millis(5)).await;

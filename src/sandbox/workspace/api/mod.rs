@@ -51,6 +51,7 @@ impl Fail {
 }
 
 /// An answer on its way: HTTP status, `Retry-After` and body.
+#[derive(Clone)]
 pub(super) struct Reply {
     pub status: u16,
     pub retry_after: Option<u64>,

@@ -1,135 +1,25 @@
 //! The store's transaction on SQLite. Statements are prepared once and kept by the connection.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Row, params};
 
-use super::{AlertRow, Error, HistoryRow, NewAlert, Owed, Record, Result, Tally, Tx};
+use super::rows::{SqliteTx, at, id, pause};
+use super::trim;
 use crate::alert::Status;
 use crate::gate::Pause;
-use crate::lifecycle::{Effect, Remediation, RemediationId, State};
+use crate::lifecycle::{Effect, Remediation, RemediationId};
 use crate::rule::{RuleKey, glob_match};
+use crate::store::columns::{HISTORY_SEARCHED, body, columns, corrupt, parse, parse_all};
+use crate::store::{
+    AlertRow, Beat, Error, HistoryRow, Limit, NewAlert, Notice, Orphans, Owed, Past, Record, Result, Tally,
+    Trimmed, Tx,
+};
 use crate::time::Timestamp;
 
-/// Rows of the past that a pattern is looked for in; everybody else waits meanwhile.
-const HISTORY_SEARCHED: usize = 20_000;
-
-pub(super) struct SqliteTx<'a> {
-    db: &'a Connection,
-}
-
-impl<'a> SqliteTx<'a> {
-    pub(super) fn new(db: &'a Connection) -> SqliteTx<'a> {
-        SqliteTx { db }
-    }
-
-    fn run(&self, sql: &str, values: impl rusqlite::Params) -> Result<usize> {
-        Ok(self.db.prepare_cached(sql)?.execute(values)?)
-    }
-
-    fn one<T>(
-        &self,
-        sql: &str,
-        values: impl rusqlite::Params,
-        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> Result<Option<T>> {
-        Ok(self.db.prepare_cached(sql)?.query_row(values, read).optional()?)
-    }
-
-    fn all<T>(
-        &self,
-        sql: &str,
-        values: impl rusqlite::Params,
-        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> Result<Vec<T>> {
-        let mut statement = self.db.prepare_cached(sql)?;
-        let rows = statement.query_map(values, read)?;
-        Ok(rows.collect::<rusqlite::Result<Vec<T>>>()?)
-    }
-}
-
-fn corrupt(what: &'static str) -> impl FnOnce(serde_json::Error) -> Error {
-    move |error| Error::Corrupt { what, why: error.to_string() }
-}
-
-fn body(remediation: &Remediation) -> Result<String> {
-    serde_json::to_string(remediation).map_err(corrupt("remediation"))
-}
-
-fn parse(body: &str) -> Result<Remediation> {
-    serde_json::from_str(body).map_err(corrupt("remediation"))
-}
-
-/// Those that can be read; one that cannot must not hide the others.
-fn parse_all(bodies: Vec<String>) -> Result<Vec<Remediation>> {
-    let read = bodies.iter().filter_map(|body| match parse(body) {
-        Ok(remediation) => Some(remediation),
-        Err(error) => {
-            tracing::error!(%error, "a stored remediation cannot be read and is passed over");
-            None
-        }
-    });
-    Ok(read.collect())
-}
-
-fn id(row: &Row<'_>) -> rusqlite::Result<RemediationId> {
-    row.get(0).map(RemediationId)
-}
-
-fn at(row: &Row<'_>) -> rusqlite::Result<Timestamp> {
-    row.get(0).map(Timestamp)
-}
-
-/// The columns that are looked for, derived from the remediation itself.
-struct Columns {
-    instance_id: Option<String>,
-    acted_at: Option<i64>,
-    cools_from: Option<i64>,
-    ended_at: Option<i64>,
-    outcome: Option<&'static str>,
-    waits_for: Option<String>,
-}
-
-fn columns(remediation: &Remediation) -> Columns {
-    let ended_at = match &remediation.state {
-        State::Ended { at, .. } | State::Observed { at } => Some(at.0),
-        _ => None,
-    };
-    // A run that did nothing (confirm failed, never delivered) is no attempt. What SSM refused
-    // was not one either; what may have run is.
-    let acted = match (&remediation.ran, remediation.sent_at, &remediation.state) {
-        (Some(ran), Some(sent), _) if ran.commands_ran() => Some(sent.0),
-        (Some(_), _, _) => None,
-        (None, _, State::Ended { why: crate::lifecycle::Ending::SendRefused { .. }, .. }) => None,
-        (None, sent, _) => sent.map(|sent| sent.0),
-    };
-    let waits_for = match &remediation.state {
-        State::Waiting { reason, .. } => {
-            let instance = remediation.target.as_ref().map_or("", |target| target.instance_id.as_str());
-            reason.waits_for(instance, remediation.role())
-        }
-        _ => None,
-    };
-    Columns {
-        waits_for,
-        instance_id: remediation.target.as_ref().map(|target| target.instance_id.clone()),
-        acted_at: acted,
-        cools_from: acted.and(ended_at),
-        ended_at,
-        outcome: remediation.outcome().map(|outcome| outcome.as_str()),
-    }
-}
-
-fn pause(row: &Row<'_>) -> rusqlite::Result<Pause> {
-    Ok(Pause {
-        id: row.get(0)?,
-        pattern: row.get(1)?,
-        by: row.get(2)?,
-        reason: row.get(3)?,
-        since: Timestamp(row.get(4)?),
-        until: row.get::<_, Option<i64>>(5)?.map(Timestamp),
-    })
-}
-
 impl Tx for SqliteTx<'_> {
+    fn me(&self) -> i64 {
+        self.me
+    }
+
     fn take_delivery(&mut self, id: &str, at: Timestamp) -> Result<bool> {
         Ok(self.run("INSERT OR IGNORE INTO deliveries (id, at) VALUES (?1, ?2)", params![id, at.0])? == 1)
     }
@@ -218,8 +108,9 @@ impl Tx for SqliteTx<'_> {
         self.run(
             "INSERT INTO remediations (id, rule_key, role, instance_id, alert, channel, ts, state, open, unsent,
              takes_instance, takes_role, due_at, opened_at, acted_at, cools_from, ended_at, outcome, body,
-             waits_for)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+             waits_for, claimed_by)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
+             ?21)",
             params![
                 new.id.0,
                 new.rule_key.to_string(),
@@ -240,7 +131,8 @@ impl Tx for SqliteTx<'_> {
                 columns.ended_at,
                 columns.outcome,
                 body(new)?,
-                columns.waits_for
+                columns.waits_for,
+                self.me
             ],
         )?;
         Ok(())
@@ -307,6 +199,11 @@ impl Tx for SqliteTx<'_> {
     fn open_remediations(&mut self) -> Result<Vec<Remediation>> {
         let sql = "SELECT body FROM remediations WHERE open = 1 ORDER BY opened_at";
         parse_all(self.all(sql, [], |row| row.get(0))?)
+    }
+
+    fn claimed_remediations(&mut self) -> Result<Vec<Remediation>> {
+        let sql = "SELECT body FROM remediations WHERE open = 1 AND claimed_by = ?1 ORDER BY opened_at";
+        parse_all(self.all(sql, params![self.me], |row| row.get(0))?)
     }
 
     fn unsent_remediations(&mut self) -> Result<Vec<(RemediationId, RuleKey)>> {
@@ -435,9 +332,9 @@ impl Tx for SqliteTx<'_> {
         // transaction is large that costs more than all else in it. The generation grows over the life
         // of a row too, so that of two performers the later is known.
         let key = params![remediation.0, effect.as_str()];
-        let new = "INSERT OR IGNORE INTO outbox (remediation, effect, generation)
-                   VALUES (?1, ?2, (SELECT coalesce(max(id), 0) + 1 FROM journal))";
-        if self.run(new, key)? == 0 {
+        let new = "INSERT OR IGNORE INTO outbox (remediation, effect, generation, claimed_by)
+                   VALUES (?1, ?2, (SELECT coalesce(max(id), 0) + 1 FROM journal), ?3)";
+        if self.run(new, params![remediation.0, effect.as_str(), self.me])? == 0 {
             let again = "UPDATE outbox SET generation =
                          max(generation, (SELECT coalesce(max(id), 0) FROM journal)) + 1
                          WHERE remediation = ?1 AND effect = ?2";
@@ -445,35 +342,98 @@ impl Tx for SqliteTx<'_> {
         }
         let sql = "SELECT generation FROM outbox WHERE remediation = ?1 AND effect = ?2";
         let generation = self.one(sql, key, |row| row.get(0))?;
-        Ok(Owed { remediation: remediation.clone(), effect, generation: generation.unwrap_or(1) })
+        Ok(Owed {
+            remediation: remediation.clone(),
+            effect,
+            generation: generation.unwrap_or(1),
+            // One process has the file, and claimed all at its start.
+            claimed_by: self.me,
+        })
     }
 
-    fn settle(&mut self, owed: &Owed) -> Result<Option<Owed>> {
-        let gone = self.run(
+    fn settle(&mut self, owed: &Owed) -> Result<()> {
+        self.run(
             "DELETE FROM outbox WHERE remediation = ?1 AND effect = ?2 AND generation = ?3",
             params![owed.remediation.0, owed.effect.as_str(), owed.generation],
         )?;
-        if gone == 1 {
-            return Ok(None);
-        }
-        let newer = self.one(
-            "SELECT generation FROM outbox WHERE remediation = ?1 AND effect = ?2",
-            params![owed.remediation.0, owed.effect.as_str()],
-            |row| row.get(0),
-        )?;
-        Ok(newer.map(|generation| Owed { generation, ..owed.clone() }))
+        Ok(())
     }
 
     fn owed(&mut self) -> Result<Vec<Owed>> {
-        let sql = "SELECT remediation, effect, generation FROM outbox ORDER BY id";
-        let rows = self.all(sql, [], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?)))?;
+        let sql = "SELECT remediation, effect, generation FROM outbox WHERE claimed_by = ?1 ORDER BY id";
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?));
+        let rows = self.all(sql, params![self.me], read)?;
         rows.into_iter()
             .map(|(remediation, effect, generation)| {
                 let effect: Effect =
                     serde_json::from_value(serde_json::Value::String(effect)).map_err(corrupt("effect"))?;
-                Ok(Owed { remediation: RemediationId(remediation), effect, generation })
+                Ok(Owed { remediation: RemediationId(remediation), effect, generation, claimed_by: self.me })
             })
             .collect()
+    }
+
+    fn owe_notice(&mut self, notice: &Notice) -> Result<()> {
+        self.run(
+            "INSERT INTO notices (id, owed_at, channel, body, claimed_by) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![notice.id, notice.owed_at.0, notice.channel, notice.body, self.me],
+        )?;
+        Ok(())
+    }
+
+    fn owed_notices(&mut self) -> Result<Vec<Notice>> {
+        self.all(
+            "SELECT id, owed_at, channel, body FROM notices WHERE claimed_by = ?1 ORDER BY owed_at, id",
+            params![self.me],
+            |row| {
+                Ok(Notice {
+                    id: row.get(0)?,
+                    owed_at: Timestamp(row.get(1)?),
+                    channel: row.get(2)?,
+                    body: row.get(3)?,
+                })
+            },
+        )
+    }
+
+    fn settle_notice(&mut self, id: &str) -> Result<()> {
+        self.run("DELETE FROM notices WHERE id = ?1", params![id])?;
+        Ok(())
+    }
+
+    fn beat(&mut self) -> Result<Vec<Beat>> {
+        // Nobody else can look; the beat need not move.
+        Ok(vec![Beat { number: self.me, beat: 0, connected: true }])
+    }
+
+    fn bury(&mut self, _: Beat) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn claim_orphans(&mut self) -> Result<Orphans> {
+        let open = self.all(
+            "UPDATE remediations SET claimed_by = ?1 WHERE open = 1 AND claimed_by <> ?1 RETURNING id",
+            params![self.me],
+            id,
+        )?;
+        let owed = self.run("UPDATE outbox SET claimed_by = ?1 WHERE claimed_by <> ?1", params![self.me])?;
+        let told = self.run("UPDATE notices SET claimed_by = ?1 WHERE claimed_by <> ?1", params![self.me])?;
+        Ok(Orphans { open, owed: owed + told })
+    }
+
+    fn keep_limit(&mut self, limit: &Limit) -> Result<()> {
+        self.run(
+            "INSERT INTO limits (lane, until) VALUES (?1, ?2)
+             ON CONFLICT (lane) DO UPDATE SET until = max(until, excluded.until)",
+            params![limit.lane, limit.until.0],
+        )?;
+        Ok(())
+    }
+
+    fn limits(&mut self, now: Timestamp) -> Result<Vec<Limit>> {
+        self.run("DELETE FROM limits WHERE until <= ?1", params![now.0])?;
+        self.all("SELECT lane, until FROM limits ORDER BY lane", [], |row| {
+            Ok(Limit { lane: row.get(0)?, until: Timestamp(row.get(1)?) })
+        })
     }
 
     fn insert_pause(&mut self, pause: &Pause) -> Result<i64> {
@@ -545,9 +505,23 @@ impl Tx for SqliteTx<'_> {
 
     fn set_note(&mut self, name: &str, value: &str) -> Result<()> {
         self.run(
-            "INSERT INTO notes (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            "INSERT INTO notes (name, value) VALUES (?1, ?2)
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = NULL",
             params![name, value],
         )?;
         Ok(())
+    }
+
+    fn set_passing_note(&mut self, name: &str, value: &str, at: Timestamp) -> Result<()> {
+        self.run(
+            "INSERT INTO notes (name, value, at) VALUES (?1, ?2, ?3)
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at",
+            params![name, value, at.0],
+        )?;
+        Ok(())
+    }
+
+    fn trim(&mut self, past: Past, before: Timestamp, limit: usize) -> Result<Trimmed> {
+        trim::trim(self, past, before, limit)
     }
 }

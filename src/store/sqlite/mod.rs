@@ -1,22 +1,26 @@
 //! SQLite: one connection on one thread, write-ahead log, every commit on disk before it counts
-//! (`synchronous=FULL`), migrations by `user_version`.
+//! (`synchronous=FULL`), migrations by `user_version`. One heal writes; others may read meanwhile.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+pub mod backup;
+mod lock;
+mod rows;
+pub(super) mod trim;
+mod tx;
+
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::sqlite_tx::SqliteTx;
-use super::{Asked, Error, Job, Result};
+use super::serve::{self, Cut, Job, Moment, Reach};
+use super::{Error, Opened, Result};
+use lock::Lock;
+use rows::SqliteTx;
 
 /// Each entry brings the schema one version up; entries are never edited once released.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql")];
-
-/// Transactions that may share a commit. More would let the first wait too long for its answer.
-const SHARED: usize = 256;
+const MIGRATIONS: &[&str] =
+    &[include_str!("../migrations/sqlite/1.sql"), include_str!("../migrations/sqlite/2.sql")];
 
 /// How long a start waits for the file: the one it takes over from may still be folding its log.
 const TAKE_OVER: Duration = Duration::from_secs(2);
@@ -27,9 +31,23 @@ const QUIET: Duration = Duration::from_millis(10);
 const WORTH_FOLDING: usize = 200;
 /// Pages of the log at which a commit folds it all the same: 32 MiB.
 const LONGEST_LOG: u32 = 8192;
+/// What somebody else still reads of the log cannot be folded, and it grows meanwhile; how long until the
+/// next try, and from how many pages on people hear of it: 256 MiB.
+const READ_BY_OTHERS: Duration = Duration::from_secs(1);
+const LOG_TO_TELL_OF: i64 = 65_536;
+/// To this many bytes the log's file shrinks when it was longer.
+const LOG_AT_REST: i64 = 64 << 20;
 
 pub(super) struct Database {
     pub(super) connection: Connection,
+    number: i64,
+    /// Transactions in the log since it was folded.
+    unfolded: usize,
+    /// Somebody else reads what was to be folded.
+    read_by_others: bool,
+    told_of_log: bool,
+    /// After the connection, so that it goes last.
+    _lock: Lock,
 }
 
 impl From<rusqlite::Error> for Error {
@@ -38,19 +56,32 @@ impl From<rusqlite::Error> for Error {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Error::Full(error.to_string()),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::InUse(error.to_string()),
+            // A quota and a limit on a file's size come as this, like a disk that breaks.
+            Some(ErrorCode::SystemIoFailure) => {
+                Error::Database(format!("{error}; hint: the disk may be full, over a quota, or failing"))
+            }
             Some(ErrorCode::ConstraintViolation) => Error::Claimed(error.to_string()),
+            // The log's index is a file too, and grows with it.
+            _ if error.sqlite_error().map(|error| error.extended_code)
+                == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE) =>
+            {
+                Error::Full(error.to_string())
+            }
             _ => Error::Database(error.to_string()),
         }
     }
 }
 
 impl Database {
-    pub(super) fn open(path: &Path) -> Result<Database> {
+    pub(super) fn open(path: &Path) -> Result<Opened<Database>> {
         let shown = path.display();
-        let told = |error: rusqlite::Error| match Error::from(error) {
-            Error::InUse(why) => Error::InUse(format!(
+        let in_use = |why: &str| {
+            Error::InUse(format!(
                 "{shown} ({why}); hint: stop the other heal, or give this one its own store"
-            )),
+            ))
+        };
+        let told = |error: rusqlite::Error| match Error::from(error) {
+            Error::InUse(why) => in_use(&why),
             Error::Database(why) => Error::Database(format!("{shown}: {why}")),
             other => other,
         };
@@ -65,20 +96,24 @@ impl Database {
         })?;
         connection.busy_timeout(TAKE_OVER).map_err(told)?;
         connection.set_prepared_statement_cache_capacity(64);
-        // One heal per file: the lock is held for the life of the connection, so a second process
-        // is refused at its start and not at its first write. Set before the log's first use, it
-        // also keeps the log's index in memory, so no shared memory is asked of the file system.
-        connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(told)?;
+        // `:memory:` and its like forget; heal does not.
+        let forgets = |how: &str| Error::Database(format!("{shown} keeps no write-ahead log ({how})"));
+        // Whatever links lead to it, it is one file with one lock.
+        let file = path.canonicalize().map_err(|_| forgets("no file"))?;
+        let lock = Lock::take(&file, TAKE_OVER).map_err(|error| match error {
+            Error::InUse(why) => in_use(&why),
+            other => other,
+        })?;
         let journal: String =
             connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)).map_err(told)?;
         if journal != "wal" {
-            // `:memory:` and its like forget; heal does not.
-            return Err(Error::Database(format!("{shown} keeps no write-ahead log ({journal})")));
+            return Err(forgets(&journal));
         }
         connection.pragma_update(None, "synchronous", "FULL").map_err(told)?;
         connection.pragma_update(None, "foreign_keys", "ON").map_err(told)?;
         connection.pragma_update(None, "cache_size", -4000).map_err(told)?;
         connection.pragma_update(None, "wal_autocheckpoint", LONGEST_LOG).map_err(told)?;
+        connection.pragma_update(None, "journal_size_limit", LOG_AT_REST).map_err(told)?;
         // What undoes one job of a shared commit is needed for microseconds: no file for that.
         connection.pragma_update(None, "temp_store", "MEMORY").map_err(told)?;
         // Else a statement with a bound LIMIT is compiled anew each time it is used.
@@ -87,68 +122,29 @@ impl Database {
             Failed::Sqlite(error) => told(error),
             Failed::Newer(error) => error,
         })?;
-        Ok(Database { connection })
+        let number = register(&mut connection).map_err(told)?;
+        let database = Database {
+            connection,
+            number,
+            unfolded: 0,
+            read_by_others: false,
+            told_of_log: false,
+            _lock: lock,
+        };
+        Ok(Opened { database, number })
     }
+}
 
-    /// Runs jobs until it is asked to close or the last handle is dropped.
-    pub(super) fn serve(mut self, queue: &Receiver<Asked>) {
-        let mut batch: Vec<Box<dyn Job>> = Vec::with_capacity(SHARED);
-        let mut closing = None;
-        let mut unfolded = 0;
-        while closing.is_none() {
-            let asked = if unfolded < WORTH_FOLDING {
-                queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
-                queue.recv_timeout(QUIET)
-            };
-            match asked {
-                Ok(Asked::Work(first)) => batch.push(first),
-                Ok(Asked::Close(done)) => {
-                    closing = Some(done);
-                    break;
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    // A failure costs nothing: the log only grows, and commits say what is wrong.
-                    drop(self.connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)"));
-                    unfolded = 0;
-                    continue;
-                }
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-            while batch.len() < SHARED {
-                match queue.try_recv() {
-                    Ok(Asked::Work(next)) => batch.push(next),
-                    Ok(Asked::Close(done)) => {
-                        closing = Some(done);
-                        break;
-                    }
-                    Err(_) => break,
-                }
-            }
-            unfolded += batch.len();
-            let committed = self.commit(&mut batch);
-            if let Err(error) = &committed {
-                tracing::error!(%error, transactions = batch.len(), "the store could not commit; nothing of this batch counts");
-            }
-            for job in batch.drain(..) {
-                job.finish(committed.clone());
-            }
-        }
-        // The log is folded into the file; a failure here costs nothing, the next start does it.
-        drop(self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
-        drop(self.connection);
-        if let Some(done) = closing {
-            // Whoever asked may have gone away; it is closed all the same.
-            done.send(()).ok();
-        }
-    }
-
-    fn commit(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
+impl serve::Database for Database {
+    fn commit(&mut self, batch: &mut [Box<dyn Job>], _: Reach, cut: &Cut) -> Result<()> {
+        self.unfolded += batch.len();
         let transaction =
             self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let before = transaction.total_changes();
+        let mut tx = SqliteTx::new(&transaction, self.number);
         if let [only] = batch {
             // Alone, a job needs no savepoint of its own.
-            if !run(only, &transaction) {
+            if !serve::run(only, &mut tx) {
                 transaction.rollback()?;
                 return Ok(());
             }
@@ -157,24 +153,62 @@ impl Database {
             let say = |sql| transaction.prepare_cached(sql)?.execute([]);
             for job in batch {
                 say("SAVEPOINT job")?;
-                if !run(job, &transaction) {
+                if !serve::run(job, &mut tx) {
                     say("ROLLBACK TO job")?;
                 }
                 say("RELEASE job")?;
             }
         }
+        let wrote = transaction.total_changes() > before;
+        if wrote {
+            cut.at(Moment::Before)?;
+        }
         transaction.commit()?;
-        Ok(())
+        if wrote { cut.at(Moment::After) } else { Ok(()) }
+    }
+
+    fn rests_after(&self) -> Option<Duration> {
+        match self.unfolded >= WORTH_FOLDING {
+            true => Some(QUIET),
+            false => self.read_by_others.then_some(READ_BY_OTHERS),
+        }
+    }
+
+    fn rest(&mut self) {
+        self.unfolded = 0;
+        // Whether somebody was in the way, pages of the log, and how many of them are in the file now.
+        // A failure costs nothing: the log only grows, and commits say what is wrong.
+        let fold = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+            Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+        });
+        let (pages, folded) = fold.unwrap_or((0, 0));
+        self.read_by_others = folded < pages;
+        if !self.read_by_others {
+            self.told_of_log = false;
+        } else if pages > LOG_TO_TELL_OF && !self.told_of_log {
+            self.told_of_log = true;
+            tracing::warn!(
+                pages,
+                "the database's log has {} MiB and cannot be folded: another program has been reading the database for long; hint: end it, `heal store backup` makes a copy to look at",
+                pages * 4 / 1024
+            );
+        }
+    }
+
+    fn close(self) {
+        // The log is folded into the file; a failure here costs nothing, the next start does it.
+        drop(self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
     }
 }
 
-/// Runs one job; whether it is to be kept. One that panics is rolled back and answered with
-/// [`Error::Stopped`], and the store goes on for the others.
-fn run(job: &mut Box<dyn Job>, connection: &Connection) -> bool {
-    catch_unwind(AssertUnwindSafe(|| job.run(&mut SqliteTx::new(connection)))).unwrap_or_else(|_| {
-        tracing::error!("a transaction panicked; it is rolled back");
-        false
-    })
+/// Takes the next number. Whoever had one before is gone: the lock is this process's.
+fn register(connection: &mut Connection) -> rusqlite::Result<i64> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    transaction.execute("DELETE FROM replicas", [])?;
+    transaction.execute("INSERT INTO replicas (beat) VALUES (0)", [])?;
+    let number = transaction.last_insert_rowid();
+    transaction.commit()?;
+    Ok(number)
 }
 
 /// Why the schema could not be brought up to date.
@@ -206,7 +240,5 @@ fn migrate(connection: &mut Connection, path: &Path) -> std::result::Result<(), 
         transaction.pragma_update(None, "user_version", i64::try_from(index + 1).unwrap_or(i64::MAX))?;
         transaction.commit()?;
     }
-    // Takes the exclusive lock now: without a write SQLite would take it later.
-    connection.execute_batch("BEGIN IMMEDIATE; COMMIT")?;
     Ok(())
 }

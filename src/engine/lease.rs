@@ -1,0 +1,280 @@
+//! This process among its replicas: it shows that it lives, takes over from those that do not, and
+//! performs what others have decided for what it has claimed.
+//!
+//! No clock is compared with another's: who is silent is known by a beat that this process saw
+//! unchanged, over a time in which it saw the database. A replica that was taken for dead and is not
+//! finds out with its next transaction ([`store::Error::Fenced`]); before that it holds back what it
+//! would say or send, as its own lease has run out first.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::broadcast::error::RecvError;
+
+use super::Engine;
+use crate::lifecycle::Remediation;
+use crate::slack::Limited;
+use crate::store::{self, Beat, Limit, Notice, Owed, Tx};
+use crate::time::Timestamp;
+
+/// How often it shows that it lives.
+const BEAT: Duration = Duration::from_millis(500);
+/// So long after a beat nobody can have taken over.
+const HELD: Duration = Duration::from_secs(2);
+/// Silence after which a replica without a session in the database is taken for dead, and one with
+/// a session: its host may be gone without a word.
+const SILENT: (Duration, Duration) = (Duration::from_millis(2500), Duration::from_secs(9));
+
+/// Whether this process may still speak and send for what it has claimed. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Lease(Arc<Mutex<Option<Instant>>>);
+
+impl Lease {
+    /// Always true where there can be no other replica.
+    pub fn is_held(&self) -> bool {
+        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_none_or(|until| Instant::now() < until)
+    }
+
+    /// Awaits that it is held.
+    pub(super) async fn held(&self) {
+        while !self.is_held() {
+            tokio::time::sleep(BEAT / 5).await;
+        }
+    }
+
+    /// Held until a while after `since`, when a beat that succeeded was begun.
+    fn renew(&self, since: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(since + HELD);
+    }
+}
+
+/// The others, as seen from here.
+#[derive(Default)]
+struct Others(HashMap<i64, (i64, Instant)>);
+
+impl Others {
+    /// Takes a look at all replicas into account; those that are silent for too long.
+    fn look(&mut self, me: i64, all: &[Beat], now: Instant) -> Vec<Beat> {
+        self.0.retain(|number, _| all.iter().any(|beat| beat.number == *number));
+        let mut silent = Vec::new();
+        for beat in all.iter().filter(|beat| beat.number != me) {
+            let (last, since) = self.0.entry(beat.number).or_insert((beat.beat, now));
+            if *last != beat.beat {
+                (*last, *since) = (beat.beat, now);
+            }
+            let patience = if beat.connected { SILENT.1 } else { SILENT.0 };
+            if now.duration_since(*since) >= patience {
+                silent.push(*beat);
+            }
+        }
+        silent
+    }
+}
+
+/// What one beat found.
+struct Found {
+    all: Vec<Beat>,
+    /// Effects that other replicas owed here, and those of replicas that are gone.
+    fresh: Vec<(Owed, Option<Remediation>)>,
+    taken_over: Vec<(Owed, Option<Remediation>)>,
+    notices: Vec<(Notice, bool)>,
+    /// Open remediations of replicas that are gone.
+    claimed: Vec<Remediation>,
+    buried: usize,
+    due_at: Option<Timestamp>,
+    limits: Vec<Limit>,
+}
+
+impl Engine {
+    /// Lives among replicas, for ever; an error when another one took over from this.
+    pub(super) async fn keep_lease(&self) -> store::Error {
+        if !self.store().is_shared() {
+            return std::future::pending().await;
+        }
+        let mut others = Others::default();
+        let mut silent = Vec::new();
+        loop {
+            let began = Instant::now();
+            match self.beat(std::mem::take(&mut silent)).await {
+                Ok(found) => {
+                    self.parts().lease.renew(began);
+                    silent = others.look(self.store().number(), &found.all, Instant::now());
+                    self.take_in_hand(found);
+                    if !silent.is_empty() {
+                        continue;
+                    }
+                }
+                Err(fenced @ store::Error::Fenced) => return fenced,
+                Err(store::Error::Stopped) => return std::future::pending().await,
+                Err(error) => {
+                    self.store_failed("showing that this replica lives", &error);
+                    // Nobody could be heard meanwhile, so nobody was silent.
+                    others = Others::default();
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(BEAT) => {}
+                () = self.store().called() => {}
+            }
+        }
+    }
+
+    /// Tells other replicas what Slack has limited, for ever: the limits are the token's, not a process's.
+    pub(super) async fn keep_limits(&self) {
+        if !self.store().is_shared() {
+            return std::future::pending().await;
+        }
+        let mut limits = self.parts().queue.limits();
+        loop {
+            let limited = match limits.recv().await {
+                Ok(limited) => limited,
+                // The next 429 tells again.
+                Err(RecvError::Lagged(_)) => continue,
+                Err(RecvError::Closed) => return std::future::pending().await,
+            };
+            let lane = match &limited.channel {
+                Some(channel) => format!("{} {channel}", limited.method),
+                None => limited.method,
+            };
+            let limit = Limit { lane, until: self.clock().now().plus(limited.wait) };
+            if let Err(error) = self.store().transact_claimed(move |tx| tx.keep_limit(&limit)).await {
+                self.store_failed("telling the other replicas of a limit", &error);
+            }
+        }
+    }
+
+    /// One beat: shows that this process lives, takes those that are `silent` off the list, claims what
+    /// nobody has, and begins what is owed here and not in hand.
+    async fn beat(&self, silent: Vec<Beat>) -> store::Result<Found> {
+        let (engine, now) = (self.clone(), self.clock().now());
+        let begun = Arc::new(Mutex::new((Vec::new(), Vec::new())));
+        let beginning = Arc::clone(&begun);
+        let found = self.store().transact(move |tx| {
+            let begin = |tx: &mut dyn Tx| {
+                let mut all = Vec::new();
+                for owed in tx.owed()? {
+                    if engine.0.in_hand.begin(&owed) {
+                        beginning.lock().unwrap_or_else(PoisonError::into_inner).0.push(owed.clone());
+                        let remediation = tx.remediation(&owed.remediation)?.map(|(this, _)| this);
+                        all.push((owed, remediation));
+                    }
+                }
+                let mut notices = Vec::new();
+                for notice in tx.owed_notices()? {
+                    if engine.0.in_hand.begin_notice(&notice.id) {
+                        beginning.lock().unwrap_or_else(PoisonError::into_inner).1.push(notice.id.clone());
+                        notices.push(notice);
+                    }
+                }
+                store::Result::Ok((all, notices))
+            };
+            let all = tx.beat()?;
+            let mut buried = 0;
+            for beat in silent {
+                buried += usize::from(tx.bury(beat)?);
+            }
+            let (fresh, first) = begin(tx)?;
+            let mut notices: Vec<(Notice, bool)> = first.into_iter().map(|notice| (notice, false)).collect();
+            let orphans = tx.claim_orphans()?;
+            let mut claimed = Vec::new();
+            for id in &orphans.open {
+                claimed.extend(tx.remediation(id)?.map(|(this, _)| this));
+            }
+            let mut taken_over = Vec::new();
+            if orphans.owed > 0 {
+                let (effects, more) = begin(tx)?;
+                taken_over = effects;
+                notices.extend(more.into_iter().map(|notice| (notice, true)));
+            }
+            let (due_at, limits) = (tx.next_due_at()?, tx.limits(now)?);
+            Ok(Found { all, fresh, taken_over, notices, claimed, buried, due_at, limits })
+        });
+        let found = found.await;
+        if found.is_err() {
+            let begun = std::mem::take(&mut *begun.lock().unwrap_or_else(PoisonError::into_inner));
+            begun.0.iter().for_each(|owed| self.0.in_hand.end(owed));
+            begun.1.iter().for_each(|id| self.0.in_hand.end_notice(id));
+        }
+        found
+    }
+
+    /// Goes on with what a beat found.
+    fn take_in_hand(&self, found: Found) {
+        if found.buried > 0 || !found.claimed.is_empty() || !found.taken_over.is_empty() {
+            tracing::warn!(
+                open = found.claimed.len(),
+                owed = found.taken_over.len(),
+                "a replica is gone; this one goes on with its {} open remediations and {} owed effects",
+                found.claimed.len(),
+                found.taken_over.len()
+            );
+        }
+        if found.buried > 0 {
+            // What it had heard and not kept is still in the channels.
+            self.delivery_lost();
+        }
+        for limit in &found.limits {
+            let (method, channel) = match limit.lane.split_once(' ') {
+                Some((method, channel)) => (method, Some(channel.to_owned())),
+                None => (limit.lane.as_str(), None),
+            };
+            let wait = self.clock().now().until(limit.until);
+            self.parts().queue.limit(&Limited { method: method.to_owned(), channel, wait });
+        }
+        if let Some(due) = found.due_at {
+            self.alarm().set(due);
+        }
+        for remediation in found.claimed {
+            self.mind(Arc::new(remediation));
+        }
+        for (effects, again) in [(found.fresh, false), (found.taken_over, true)] {
+            for (owed, remediation) in effects {
+                match remediation {
+                    Some(remediation) => self.carry(owed, Arc::new(remediation), again),
+                    None => {
+                        tracing::error!(remediation = %owed.remediation, "an effect is owed by nothing that is known")
+                    }
+                }
+            }
+        }
+        for (notice, again) in found.notices {
+            self.announce(notice, again);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn beat(number: i64, beat: i64, connected: bool) -> Beat {
+        Beat { number, beat, connected }
+    }
+
+    #[test]
+    fn who_is_silent_is_known_by_a_beat_that_stands_still() {
+        let (mut others, start) = (Others::default(), Instant::now());
+        let after = |millis| start + Duration::from_millis(millis);
+        let mut look = |at, two, three| others.look(1, &[beat(1, 0, true), two, three], after(at));
+        assert_eq!(look(0, beat(2, 7, true), beat(3, 7, false)), []);
+        assert_eq!(look(2000, beat(2, 8, true), beat(3, 7, false)), []);
+        assert_eq!(look(2500, beat(2, 9, true), beat(3, 7, false)), [beat(3, 7, false)]);
+        assert_eq!(look(3000, beat(2, 9, true), beat(3, 8, false)), [], "it was heard after all");
+        assert_eq!(look(11_000, beat(2, 9, true), beat(3, 9, false)), [], "a session still stands");
+        assert_eq!(look(11_500, beat(2, 9, true), beat(3, 10, false)), [beat(2, 9, true)]);
+        assert_eq!(look(11_500, beat(4, 1, false), beat(3, 10, false)), [], "who is new was just seen");
+    }
+
+    #[test]
+    fn a_lease_runs_out_before_anybody_takes_over() {
+        assert!(HELD < SILENT.0 && HELD < SILENT.1);
+        let lease = Lease::default();
+        assert!(lease.is_held(), "alone");
+        lease.renew(Instant::now());
+        assert!(lease.is_held());
+        lease.renew(Instant::now() - HELD);
+        assert!(!lease.is_held());
+    }
+}

@@ -1,0 +1,174 @@
+//! The store's thread: it takes what is asked, puts transactions that wait at the same time into one
+//! commit, and tells each asker after it. A lone transaction does not wait for company.
+//!
+//! The same for every database; what differs is behind [`Database`].
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::{Error, Result, Tx};
+
+/// Transactions that may share a commit. More would let the first wait too long for its answer.
+const SHARED: usize = 256;
+
+/// What a transaction may touch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Anything: it sees the store as if it were alone in the world.
+    Everything,
+    /// Only remediations and effects that this replica has claimed.
+    Claimed,
+}
+
+/// One transaction waiting for the store's thread.
+pub(super) trait Job: Send {
+    fn reach(&self) -> Reach;
+    /// Runs inside the transaction; false rolls this job back.
+    fn run(&mut self, tx: &mut dyn Tx) -> bool;
+    /// Tells whoever waits, after the commit (or its failure).
+    fn finish(self: Box<Self>, committed: Result<()>);
+}
+
+/// What the store's thread is asked for.
+pub(super) enum Asked {
+    Work(Box<dyn Job>),
+    /// Closes the database and says so; what comes after is refused as stopped.
+    Close(oneshot::Sender<()>),
+}
+
+/// An instant beside a commit that holds something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    Before,
+    /// It is durable, and nobody was told.
+    After,
+}
+
+/// Whether the process lives on after a [`Moment`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    GoOn,
+    /// As if the process were killed here: what is not durable is gone, nobody is told, and the store
+    /// answers [`Error::Stopped`] from now on.
+    Die,
+}
+
+type Asking = dyn Fn(Moment) -> Verdict + Send + Sync;
+
+/// Asked beside every commit; by it tests end a bot between two instants.
+#[derive(Clone, Default)]
+pub struct Cut(Option<Arc<Asking>>);
+
+impl std::fmt::Debug for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Cut(..)" } else { "Cut(none)" })
+    }
+}
+
+impl Cut {
+    /// `ask` runs on the store's thread.
+    pub fn new(ask: impl Fn(Moment) -> Verdict + Send + Sync + 'static) -> Cut {
+        Cut(Some(Arc::new(ask)))
+    }
+
+    /// [`Error::Cut`] where the process is to die here.
+    pub(super) fn at(&self, moment: Moment) -> Result<()> {
+        match &self.0 {
+            Some(ask) if ask(moment) == Verdict::Die => Err(Error::Cut),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A database, as the store's thread drives it.
+pub(super) trait Database {
+    /// Runs jobs in one transaction, undoes those that say no, asks `cut` where something was written,
+    /// and commits. An error means that nothing of it counts.
+    fn commit(&mut self, batch: &mut [Box<dyn Job>], reach: Reach, cut: &Cut) -> Result<()>;
+
+    /// Whether what reaches only what is claimed is better committed on its own.
+    fn splits(&self) -> bool {
+        false
+    }
+
+    /// After so long without work [`Database::rest`] is called; `None`: it need not be.
+    fn rests_after(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Does what costs more than a commit.
+    fn rest(&mut self) {}
+
+    /// The end of an orderly process.
+    fn close(self);
+}
+
+/// Runs jobs until it is asked to close, the last handle is dropped, or `cut` says so.
+pub(super) fn serve(mut database: impl Database, queue: &Receiver<Asked>, cut: &Cut) {
+    let mut batch: Vec<Box<dyn Job>> = Vec::with_capacity(SHARED);
+    let mut closing = None;
+    while closing.is_none() {
+        let asked = match database.rests_after() {
+            None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(quiet) => queue.recv_timeout(quiet),
+        };
+        match asked {
+            Ok(Asked::Work(first)) => batch.push(first),
+            Ok(Asked::Close(done)) => {
+                closing = Some(done);
+                break;
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                database.rest();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        while batch.len() < SHARED {
+            match queue.try_recv() {
+                Ok(Asked::Work(next)) => batch.push(next),
+                Ok(Asked::Close(done)) => {
+                    closing = Some(done);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        let mut claimed = Vec::new();
+        if database.splits() {
+            (batch, claimed) = batch.drain(..).partition(|job| job.reach() == Reach::Everything);
+        }
+        for (batch, reach) in [(&mut batch, Reach::Everything), (&mut claimed, Reach::Claimed)] {
+            if batch.is_empty() {
+                continue;
+            }
+            let committed = database.commit(batch, reach, cut);
+            if matches!(committed, Err(Error::Cut)) {
+                return; // Whoever waits is told by the end of the thread.
+            }
+            if let Err(error) = &committed {
+                tracing::error!(%error, transactions = batch.len(), "the store could not commit; nothing of this batch counts");
+            }
+            for job in batch.drain(..) {
+                job.finish(committed.clone());
+            }
+        }
+    }
+    database.close();
+    if let Some(done) = closing {
+        // Whoever asked may have gone away; it is closed all the same.
+        done.send(()).ok();
+    }
+}
+
+/// Runs one job; whether it is to be kept. One that panics is rolled back and answered with
+/// [`Error::Stopped`], and the store goes on for the others.
+pub(super) fn run(job: &mut Box<dyn Job>, tx: &mut dyn Tx) -> bool {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job.run(tx))).unwrap_or_else(|_| {
+        tracing::error!("a transaction panicked; it is rolled back");
+        false
+    })
+}

@@ -1,0 +1,106 @@
+//! Tells a story once without a kill, counting the bot's steps, and then once for each of them with a
+//! kill before it, and once with a kill after it.
+
+use std::io::Write as _;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use heal::sandbox::{Cut, Moment};
+
+use super::database::Database;
+use super::gaps;
+use super::world::{Stage, Told};
+
+/// Replays at a time; most of a replay is waiting.
+const AT_A_TIME: usize = 5;
+/// A replay that takes longer hangs.
+const LONGEST: Duration = Duration::from_secs(90);
+/// The number of steps differs a little from replay to replay: so many more are tried.
+const MORE: usize = 6;
+
+/// Cut points of all stories so far.
+static ALL: AtomicUsize = AtomicUsize::new(0);
+
+/// One telling; where the bot was killed, if it was, and how it went.
+fn tell<S>(story: &S, database: Database, end: Option<(usize, Moment)>) -> (Cut, Told)
+where
+    S: AsyncFn(Stage) -> Told,
+{
+    let cut = Cut::new();
+    let stage = Stage { database, cut: cut.clone(), end };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let told = runtime.block_on(async { tokio::time::timeout(LONGEST, story(stage)).await });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    (cut, told.unwrap_or_else(|_| Err("it hangs".to_owned())))
+}
+
+/// Fails where a kill anywhere changes the story's end, or where there are fewer than `least` cut points.
+pub fn everywhere<S>(name: &str, database: Database, least: usize, story: S)
+where
+    S: AsyncFn(Stage) -> Told + Sync,
+{
+    let (whole, told) = tell(&story, database, None);
+    if let Err(why) = told {
+        panic!("{name} fails without a kill: {why}");
+    }
+    let steps = whole.steps().len();
+    let commits = whole.steps().iter().filter(|step| *step == "commit").count();
+    let (next, killed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let faults: Mutex<Vec<(usize, String)>> = Mutex::default();
+    let replays = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let number = at / 2 + 1;
+            if number > steps + MORE {
+                return;
+            }
+            let moment = if at.is_multiple_of(2) { Moment::Before } else { Moment::After };
+            let (cut, told) = tell(&story, database, Some((number, moment)));
+            let Some((step, moment)) = cut.end() else {
+                if let Err(why) = told {
+                    faults.lock().unwrap().push((number, format!("without a kill: {why}")));
+                }
+                continue;
+            };
+            killed.fetch_add(1, Ordering::Relaxed);
+            if let Err(why) = told
+                && !gaps::is_known(name, &step, &why)
+            {
+                let side = if moment == Moment::Before { "before" } else { "after" };
+                let fault = format!("killed {side} step {number}, {step}: {why}");
+                faults.lock().unwrap().push((number, fault));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(replays);
+        }
+    });
+    let killed = killed.into_inner();
+    let all = ALL.fetch_add(killed, Ordering::Relaxed) + killed;
+    // Not `println!`, which the test harness keeps to itself.
+    let line = format!(
+        "crash matrix on {}: {name}: {killed} cut points ({commits} commits, {} calls; before and after each); {all} so far\n",
+        database.name(),
+        steps - commits,
+    );
+    drop(std::io::stderr().write_all(line.as_bytes()));
+    let mut faults = faults.into_inner().unwrap();
+    faults.sort();
+    let heads: Vec<&str> = faults.iter().filter_map(|(_, fault)| fault.lines().next()).collect();
+    let first = faults.first().map(|(_, fault)| fault.as_str()).unwrap_or_default();
+    if !faults.is_empty() {
+        let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("crash-{name}.txt"));
+        let all: Vec<&str> = faults.iter().map(|(_, fault)| fault.as_str()).collect();
+        drop(std::fs::write(&file, all.join("\n\n======== ")));
+        let (count, heads) = (faults.len(), heads.join("\n"));
+        panic!(
+            "{count} of {killed} fail:\n{heads}\n\nall is told in {}; the first:\n{first}",
+            file.display()
+        );
+    }
+    assert!(killed >= least, "{killed} cut points are too few; at least {least} were to be seen");
+    assert!(commits >= 5, "{commits} commits are too few to be all of them");
+}
