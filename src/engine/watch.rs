@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::Engine;
 use super::decide::{Decided, apply};
-use crate::aws::{Kind, Pace, Seen, Sight};
+use crate::aws::{Kind, Pace, Seen};
 use crate::lifecycle::{Input, Refused, Remediation, RemediationId, State};
 use crate::time::Timestamp;
 
@@ -128,22 +128,15 @@ impl Engine {
                         () = tokio::time::sleep_until(at.max(not_before).into()) => {}
                         () = self.0.watched.more.notified() => continue,
                     }
-                    let sight = self.look().await;
-                    let rest = pace.after(&self.parts().ssm, &sight);
-                    if sight.throttled {
-                        tracing::warn!(
-                            running = self.0.watched.len(),
-                            ?rest,
-                            "SSM throttles the polling of what runs; it rests"
-                        );
-                    }
+                    let rest = self.look(&mut pace).await;
                     not_before = Instant::now() + rest;
                 }
             }
         }
     }
 
-    async fn look(&self) -> Sight {
+    /// One look at all that is due; how long the next one waits at least.
+    async fn look(&self, pace: &mut Pace) -> Duration {
         let due = self.0.watched.due();
         self.metrics().running.set(i64::try_from(self.0.watched.len()).unwrap_or(i64::MAX));
         let watching: Vec<crate::aws::Watched> = due
@@ -164,12 +157,17 @@ impl Engine {
             })
             .collect();
         if watching.is_empty() {
-            return Sight::default();
+            return Duration::ZERO;
         }
         let sight = self.parts().ssm.observe(&watching, self.clock().now()).await;
+        let rest = pace.after(&self.parts().ssm, &sight);
+        if sight.throttled {
+            let running = self.0.watched.len();
+            tracing::warn!(running, ?rest, "SSM throttles the polling of what runs; it rests");
+        }
         let mut inputs = Vec::new();
         let mut problems = 0;
-        for (id, seen) in sight.seen.iter().cloned() {
+        for (id, seen) in sight.seen {
             match seen {
                 Seen::NotYet => {}
                 Seen::Progress(steps) => inputs.push((id, Input::RunSeen { steps })),
@@ -201,7 +199,7 @@ impl Engine {
             let rest = inputs.split_off(inputs.len().min(PIECE));
             self.keep_seen(std::mem::replace(&mut inputs, rest)).await;
         }
-        sight
+        rest
     }
 
     /// One transaction of what SSM said.

@@ -209,6 +209,53 @@ stories! {
         }
     }
 
+    async fn what_was_due_while_the_bot_was_down_goes_on_within_five_seconds_of_its_start(mode: Mode) {
+        let rules = AUTO.replace("grace: 0s", "grace: 20s");
+        let mut story = Plot::new(&rules).start(mode).await;
+        let alert = story.alert("web", "NginxDown", "web-1");
+        story.declaration(&alert, "unless somebody presses Hold").await;
+        story.settled().await;
+        // In its grace, which ends meanwhile.
+        story.stop_bot().await;
+        story.clock.advance(Duration::from_secs(60));
+        let started = Instant::now();
+        story.start_bot().await;
+        story.report(&alert, "ran well").await;
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}\n{}", started.elapsed(), story.transcript());
+        // Waiting for the alert to resolve, which it does meanwhile; the time for that ends too.
+        story.stop_bot().await;
+        story.clock.advance(Duration::from_secs(9 * 60));
+        story.resolve(&alert);
+        story.clock.advance(Duration::from_secs(60 * 60));
+        let started = Instant::now();
+        story.start_bot().await;
+        story.report(&alert, "*healed*").await;
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}\n{}", started.elapsed(), story.transcript());
+        assert_eq!(cured(&story), "x\n");
+        story.reaction(&alert, "white_check_mark").await;
+        for message in story.workspace.messages(CHANNEL) {
+            story.see(&message.ts);
+        }
+        story.read_thread(&alert, 2).await;
+        story.finish().await;
+    }
+
+    async fn an_alert_that_did_not_resolve_while_the_bot_was_down_is_unresolved_soon_after_its_start(mode: Mode) {
+        let mut story = Plot::new(AUTO).start(mode).await;
+        let alert = story.alert("web", "NginxDown", "web-1");
+        story.report(&alert, "ran well").await;
+        story.settled().await;
+        story.stop_bot().await;
+        story.clock.advance(Duration::from_secs(3600));
+        story.start_bot().await;
+        // The history of the channel is read twice first, the second time after 15 seconds.
+        story.settled().await;
+        story.clock.advance(Duration::from_secs(21));
+        story.report(&alert, "*unresolved*").await;
+        story.declaration(&alert, "*unresolved*").await;
+        story.finish().await;
+    }
+
     async fn a_document_is_never_sent_again_and_a_person_decides(mode: Mode) {
         let rules = "db:ReplicaLag: {document: Acme-RestartReplica, parameters: {Mode: [soft]}}\n";
         let plot = Plot::new(rules).host(HostSpec::new("db-1", "db").replica("replica"));
