@@ -173,12 +173,11 @@ impl Fleet {
     /// # Errors
     /// The folders, the processes or the port cannot be had.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let folder =
-            match &options.folder {
-                Some(folder) => tempfile::Builder::new().prefix("heal-fleet-").tempdir_in(folder),
-                None => tempfile::Builder::new().prefix("heal-fleet-").tempdir(),
-            }
-            .context("a folder for the fleet")?;
+        let folder = match &options.folder {
+            Some(folder) => tempfile::Builder::new().prefix("heal-fleet-").tempdir_in(folder),
+            None => tempfile::Builder::new().prefix("heal-fleet-").tempdir(),
+        }
+        .context("a folder for the fleet")?;
         let base = folder.path().canonicalize()?;
         let booted =
             futures_util::future::join_all(options.hosts.iter().map(|spec| Host::boot(&base, spec.clone())))

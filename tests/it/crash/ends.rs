@@ -101,9 +101,8 @@ impl World {
     /// Slack gives up the events that nobody has taken; only the history has them.
     pub async fn forget(&mut self) -> Told {
         self.workspace.give_up();
-        let given_up = |view: &View| {
-            view.deliveries().iter().all(|one| one.acknowledged_after.is_some() || one.lost)
-        };
+        let given_up =
+            |view: &View| view.deliveries().iter().all(|one| one.acknowledged_after.is_some() || one.lost);
         self.until("the end of all deliveries", given_up).await?;
         self.forgotten = self.workspace.view(|view| view.deliveries().len());
         Ok(())
@@ -130,7 +129,7 @@ impl World {
 
     /// What the store still owes after an orderly end.
     async fn left_over(&self) -> Result<Vec<String>, String> {
-        let location = Location::parse(&self.url)?;
+        let location = Location::parse(&self.database.url)?;
         let failed = |error: heal::store::Error| error.to_string();
         let store = Store::open(&location).map_err(failed)?;
         let owed = store.transact(|tx| tx.owed()).await.map_err(failed)?;
