@@ -112,6 +112,7 @@ matrix! {
         let alert = world.alert("NginxDown", &["web-1"]);
         world.press(SRE, &alert, "Approve", "").await?;
         world.reads(&alert, "declaration", "With SSM since").await?;
+        world.settled().await?;
         world.reads_later(30 * 60, &alert, "report", "*unknown*").await?;
         world.ends(&alert, "question", &[("web-1", Ran("*unknown*"))]).await?;
         world.finish(&[]).await

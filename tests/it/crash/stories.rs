@@ -94,6 +94,8 @@ matrix! {
         let mut world = stage.set(Plot::new(&rule("approve"))).await;
         let alert = world.alert("NginxDown", &["web-1"]);
         world.reads(&alert, "declaration", "Waits for Approve").await?;
+        // A message stands in Slack before the bot knows that it does.
+        world.settled().await?;
         world.reads_later(31 * 60, &alert, "declaration", "*expired*").await?;
         world.ends(&alert, "zzz", &[("web-1", Declared("*expired*"))]).await?;
         world.finish(&[]).await
@@ -124,6 +126,7 @@ matrix! {
         let alert = world.alert("NginxDown", &["web-1"]);
         world.press(SRE, &alert, "Approve", "").await?;
         world.runs_well(SRE, &alert, "web-1").await?;
+        world.settled().await?;
         world.reads_later(11 * 60, &alert, "report", "*unresolved*").await?;
         world.ends(&alert, "warning", &[("web-1", Ran("*unresolved*"))]).await?;
         world.finish(&[("web-1", 1)]).await
