@@ -129,7 +129,7 @@ impl World {
 
     /// What the store still owes after an orderly end.
     async fn left_over(&self) -> Result<Vec<String>, String> {
-        let location = Location::parse(&self.url)?;
+        let location = Location::parse(&self.database.url)?;
         let failed = |error: heal::store::Error| error.to_string();
         let store = Store::open(&location).map_err(failed)?;
         let owed = store.transact(|tx| tx.owed()).await.map_err(failed)?;

@@ -17,7 +17,7 @@ fn announced(text: &'static str) -> impl FnMut(&View) -> bool {
 }
 
 matrix! {
-    async fn two_presses_at_once_are_one_approval_and_one_run(stage: Stage) -> Told, least 60 {
+    async fn two_presses_at_once_are_one_approval_and_one_run(stage: Stage) -> Told, least 50 {
         let mut world = stage.set(Plot::new(&rule("approve"))).await;
         let alert = world.alert("NginxDown", &["web-1"]);
         world.reads(&alert, "declaration", "Waits for Approve").await?;
@@ -62,7 +62,7 @@ matrix! {
         world.finish(&[]).await
     }
 
-    async fn the_button_pause_rule_holds_and_is_announced(stage: Stage) -> Told, least 40 {
+    async fn the_button_pause_rule_holds_and_is_announced(stage: Stage) -> Told, least 28 {
         let mut world = stage.set(Plot::new(&rule("approve"))).await;
         let alert = world.alert("NginxDown", &["web-1"]);
         let ts = alert.ts.clone();
@@ -87,7 +87,7 @@ matrix! {
         world.finish(&[("web-2", 1)]).await
     }
 
-    async fn a_run_that_a_person_asked_for_is_approved_by_another_and_healed(stage: Stage) -> Told, least 60 {
+    async fn a_run_that_a_person_asked_for_is_approved_by_another_and_healed(stage: Stage) -> Told, least 50 {
         let mut world = stage.set(Plot::new(&rule("approve"))).await;
         world.order(SRE, "run web:NginxDown web-1", announced("asked for by <@U0SRE>")).await?;
         let thread = world.announcements().first().map(|message| crate::story::Alert::at(&message.ts));

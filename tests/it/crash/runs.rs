@@ -12,7 +12,7 @@ use super::world::{Stage, Told};
 use crate::story::{Alert, CHANNEL, Plot, SRE};
 
 matrix! {
-    async fn a_run_that_fails_is_reported(stage: Stage) -> Told, least 60 {
+    async fn a_run_that_fails_is_reported(stage: Stage) -> Told, least 50 {
         let rules = "web:NginxDown: {commands: [\"echo x >>/var/run/cured\", exit 7], owner: \"@sre\"}\n";
         let mut world = stage.set(Plot::new(rules)).await;
         let alert = world.alert("NginxDown", &["web-1"]);
@@ -21,7 +21,7 @@ matrix! {
         world.finish(&[("web-1", 1)]).await
     }
 
-    async fn a_confirm_that_fails_means_not_needed(stage: Stage) -> Told, least 60 {
+    async fn a_confirm_that_fails_means_not_needed(stage: Stage) -> Told, least 50 {
         let rules = format!("web:NginxDown: {{confirm: test -e /var/run/ill, {CURE}}}\n");
         let mut world = stage.set(Plot::new(&rules)).await;
         let alert = world.alert("NginxDown", &["web-1"]);
@@ -30,7 +30,7 @@ matrix! {
         world.finish(&[]).await
     }
 
-    async fn a_document_is_run_once(stage: Stage) -> Told, least 60 {
+    async fn a_document_is_run_once(stage: Stage) -> Told, least 50 {
         let rules = "web:NginxDown: {document: Acme-RestartReplica, parameters: {Mode: [soft]}}\n";
         let plot = Plot::new(rules).fleet(|fleet| {
             for document in &mut fleet.documents {
@@ -59,7 +59,7 @@ matrix! {
         world.finish(&[("web-1", 1)]).await
     }
 
-    async fn an_automation_is_started_once(stage: Stage) -> Told, least 60 {
+    async fn an_automation_is_started_once(stage: Stage) -> Told, least 50 {
         let rules = "web:NginxDown: {automation: Acme-ReplaceNode, parameters: {InstanceId: [\"{{ instance_id }}\"]}}\n";
         let plot = Plot::new(rules).fleet(|fleet| {
             for document in &mut fleet.documents {
@@ -92,7 +92,7 @@ matrix! {
         world.finish(&[("web-1", 1)]).await
     }
 
-    async fn a_run_that_ssm_gave_up_is_told_by_its_host(stage: Stage) -> Told, least 60 {
+    async fn a_run_that_ssm_gave_up_is_told_by_its_host(stage: Stage) -> Told, least 50 {
         let mut world = stage.set(Plot::new(&rule("approve"))).await;
         world.fleet.on_send(|sent| match sent.comment.starts_with("heal ask ") {
             true => Scripted::Run,
@@ -106,18 +106,19 @@ matrix! {
         world.finish(&[("web-1", 1)]).await
     }
 
-    async fn a_host_that_never_answers_is_unknown(stage: Stage) -> Told, least 60 {
+    async fn a_host_that_never_answers_is_unknown(stage: Stage) -> Told, least 50 {
         let mut world = stage.set(Plot::new(&rule("approve"))).await;
         world.fleet.on_send(|_| Scripted::NeverDeliver);
         let alert = world.alert("NginxDown", &["web-1"]);
         world.press(SRE, &alert, "Approve", "").await?;
         world.reads(&alert, "declaration", "With SSM since").await?;
+        world.settled().await?;
         world.reads_later(30 * 60, &alert, "report", "*unknown*").await?;
         world.ends(&alert, "question", &[("web-1", Ran("*unknown*"))]).await?;
         world.finish(&[]).await
     }
 
-    async fn a_run_that_outlives_its_timeout_is_timed_out(stage: Stage) -> Told, least 60 {
+    async fn a_run_that_outlives_its_timeout_is_timed_out(stage: Stage) -> Told, least 50 {
         let rules = "web:NginxDown: {commands: [\"echo x >>/var/run/cured\", \"sleep 300\"], timeout: 30s}\n";
         // Long enough for its first command on a busy machine.
         let plot = Plot::new(rules).fleet(|fleet| fleet.second = Duration::from_millis(60));
@@ -128,7 +129,7 @@ matrix! {
         world.finish(&[("web-1", 1)]).await
     }
 
-    async fn a_throttled_ssm_gets_the_command_later_and_once(stage: Stage) -> Told, least 60 {
+    async fn a_throttled_ssm_gets_the_command_later_and_once(stage: Stage) -> Told, least 50 {
         let rules = format!("web:NginxDown: {{stage: auto, grace: 0s, {CURE}}}\n");
         let mut world = stage.set(Plot::new(&rules)).await;
         world.fleet.fault("SendCommand", 1, &Fault::throttled());
@@ -140,7 +141,7 @@ matrix! {
         world.finish(&[("web-1", 1)]).await
     }
 
-    async fn a_sender_that_never_resolves_leaves_it_to_the_run(stage: Stage) -> Told, least 60 {
+    async fn a_sender_that_never_resolves_leaves_it_to_the_run(stage: Stage) -> Told, least 50 {
         let mut world = stage.set_with_nagios(Plot::new(&rule("approve"))).await;
         let posting = Posting::of_sender("B0NAGIOS", CHANNEL, "[CRITICAL] web-2 web:NginxDown is down");
         let ts = world.workspace.post_message(posting).unwrap();
@@ -151,7 +152,7 @@ matrix! {
     }
 
     /// Nothing of it may be lost or said twice although the bot was away when it was posted.
-    async fn what_was_posted_while_heal_was_away_is_taken_or_told_as_missed(stage: Stage) -> Told, least 60 {
+    async fn what_was_posted_while_heal_was_away_is_taken_or_told_as_missed(stage: Stage) -> Told, least 50 {
         let plot = Plot::new(&rule("approve"));
         let mut world = stage.set(plot).await;
         // Where the reading of history begins is kept with the first reading.

@@ -16,7 +16,7 @@ use heal::slack::Secret;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::database::Database;
+use super::database::{Database, Fresh};
 use super::life::Life;
 use super::shown::{self, Shown};
 use crate::story::alert::attachments;
@@ -50,7 +50,7 @@ pub struct World {
     pub fleet: Fleet,
     pub clock: Clock,
     pub cut: Cut,
-    pub url: String,
+    pub database: Fresh,
     pub log: Log,
     leave: watch::Sender<bool>,
     keeper: Option<JoinHandle<Told>>,
@@ -94,8 +94,8 @@ impl Stage {
         plot.fleet.cut = Some(cut.clone());
         let dir = in_memory().map_or_else(tempfile::tempdir, tempfile::tempdir_in).unwrap();
         plot.fleet.folder = in_memory();
-        let url = self.database.fresh(dir.path());
-        let path = plot.write(dir.path(), Mode::Socket, &url);
+        let database = self.database.fresh(dir.path());
+        let path = plot.write(dir.path(), Mode::Socket, &database.url);
         let workspace = Workspace::start(plot.workspace).unwrap();
         let fleet = Fleet::start(plot.fleet).await.unwrap();
         let (leave, leaving) = watch::channel(false);
@@ -104,7 +104,7 @@ impl Stage {
             fleet,
             clock: Clock::default(),
             cut,
-            url,
+            database,
             log: Log::default(),
             leave,
             keeper: None,
