@@ -66,7 +66,10 @@ impl Storage {
         let (at, received_at, opened_at) = (earlier("at"), earlier("received_at"), earlier("opened_at"));
         let (acted_at, cools_from, ended_at) =
             (earlier("acted_at"), earlier("cools_from"), earlier("ended_at"));
-        let row = format!("(SELECT id FROM alerts AS theirs WHERE theirs.ts = {new_ts})");
+        let row = format!(
+            "(SELECT theirs.id FROM alerts AS theirs
+              WHERE theirs.channel = remediations.channel AND theirs.ts = {new_ts})"
+        );
         let alerts: Anew<'_> = &[("ts", new_ts), ("body", &body), ("at", &at), ("received_at", &received_at)];
         self.copy("alerts", &format!("id = {alert}"), finished, alerts)?;
         let remediations: Anew<'_> = &[

@@ -92,7 +92,11 @@ impl Engine {
                 let said = message::declaration(&remediation, &self.words());
                 let job = self.post(&remediation, "declaration", said, Priority::Declaration, again);
                 let done = self.parts().queue.submit(job.merging(waiting("declaration", &remediation.id)));
-                tokio::spawn(async move { engine.declared(owed, done.await).await });
+                tokio::spawn(async move {
+                    // Boxed, here and below: thousands may wait, and what waits should be small.
+                    let done = done.await;
+                    Box::pin(engine.declared(owed, done)).await;
+                });
             }
             Effect::UpdateDeclaration => match &remediation.declaration {
                 Some(_) if passes(&remediation) => {
@@ -116,7 +120,6 @@ impl Engine {
             },
             Effect::SayWhyNot => self.say_why_not(owed, &remediation, again),
             Effect::Send => drop(tokio::spawn(async move {
-                // Boxed, because what waits for its turn should be small.
                 match engine.turn(again || !remediation.sent_again.is_empty()).await {
                     Some(turn) => Box::pin(engine.send(owed, &remediation, again, turn)).await,
                     // Nothing left this machine; the gates look again before the next try.
@@ -127,7 +130,10 @@ impl Engine {
                 let said = message::report(&remediation, &self.words());
                 let job = self.post(&remediation, "report", said, Priority::Report, again);
                 let done = self.parts().queue.submit(job.merging(waiting("report", &remediation.id)));
-                tokio::spawn(async move { engine.reported(owed, &remediation, done.await, again).await });
+                tokio::spawn(async move {
+                    let done = done.await;
+                    Box::pin(engine.reported(owed, &remediation, done, again)).await;
+                });
             }
             Effect::UpdateReport => match &remediation.report {
                 Some(ts) => {
@@ -209,12 +215,12 @@ impl Engine {
         let engine = self.clone();
         tokio::spawn(async move {
             match done.await {
-                Done::Sent { .. } => engine.settled(&owed).await,
+                Done::Sent { .. } => Box::pin(engine.settled(&owed)).await,
                 // What took its place settles it.
                 Done::Superseded => engine.0.in_hand.end(&owed),
                 Done::GaveUp(error) => {
                     engine.gave_up("updating a message", &owed, &error);
-                    engine.settle_or_retry(owed, &error).await;
+                    Box::pin(engine.settle_or_retry(owed, &error)).await;
                 }
             }
         });

@@ -95,7 +95,7 @@ impl Engine {
                 tokio::time::sleep(wait).await;
                 let now: Vec<Owed> =
                     engine.0.reactions.lock().get_mut(&place).map(std::mem::take).unwrap_or_default();
-                let undone = match engine.set_reaction(&place, now.clone()).await {
+                let undone = match Box::pin(engine.set_reaction(&place, now.clone())).await {
                     Ok(Set::Done | Set::Never) => Vec::new(),
                     Ok(Set::NotNow) => now,
                     // The bot is ending; whoever comes after it goes on with it.
