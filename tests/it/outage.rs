@@ -164,10 +164,9 @@ stories! {
             .map(|call| call.method.as_str())
             .filter(|method| ["chat.postMessage", "reactions.add"].contains(method))
             .collect();
-        let last_post = done.iter().rposition(|method| *method == "chat.postMessage").unwrap();
-        let early = done[..last_post].iter().filter(|method| **method == "reactions.add").count();
-        // The one call that found Slack back may have been a reaction, and with the last posts under way there is room.
-        assert!(early <= 4, "{done:?}");
+        // A declaration may have to wait for its search while there is room for a reaction; but not the other way round.
+        let posts = done[..7].iter().filter(|method| **method == "chat.postMessage").count();
+        assert!(posts >= 5, "{done:?}");
         story.finish().await;
     }
 
