@@ -33,7 +33,7 @@ pub(super) async fn what_a_closed_process_has_claimed_is_claimed_by_the_next(at_
         .await;
     }
     let claimed = does(&first, |tx| tx.claimed_remediations()).await;
-    assert_eq!(claimed, [this.clone()]);
+    assert_eq!(claimed, vec![this.clone()]);
     assert_eq!(does(&first, |tx| tx.claim_orphans()).await, Orphans::default(), "its own are no orphans");
     first.close().await;
     let second = at_.open();
