@@ -318,7 +318,8 @@ web:DiskFull: {commands: [\"true\"], at_once: 3}";
         }
         let waiting = story.alert("web", "DiskFull", "web-2");
         let declaration = story.declaration(&waiting, "Approve").await;
-        server.end(End::Kill);
+        // Not by `kill -9`: its workers would go on for a moment, and might still commit.
+        server.end(End::Crash);
         let gone = Instant::now();
         let missed = story.alert("web", "NginxDown", "web-1");
         let early = story.workspace.click(LEAD, CHANNEL, &declaration.ts, "Approve").await;
