@@ -158,7 +158,7 @@ impl Engine {
         let (engine, now) = (self.clone(), self.clock().now());
         let begun = Arc::new(Mutex::new((Vec::new(), Vec::new())));
         let beginning = Arc::clone(&begun);
-        let found = self.store().transact(move |tx| {
+        let found = self.store().transact_next(move |tx| {
             let begin = |tx: &mut dyn Tx| {
                 let mut all = Vec::new();
                 for owed in tx.owed()? {

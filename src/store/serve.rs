@@ -26,11 +26,21 @@ pub(super) enum Reach {
     Claimed,
 }
 
+/// When a transaction's turn is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Before all that waits.
+    Next,
+    /// After its like, before the others.
+    First,
+    After,
+}
+
 /// One transaction waiting for the store's thread.
 pub(super) trait Job: Send {
     fn reach(&self) -> Reach;
     /// Whether it goes before others.
-    fn is_first(&self) -> bool;
+    fn turn(&self) -> Turn;
     /// Runs inside the transaction; false rolls this job back.
     fn run(&mut self, tx: &mut dyn Tx) -> bool;
     /// Tells whoever waits, after the commit (or its failure).
@@ -124,8 +134,11 @@ impl Waiting {
     fn take(&mut self, asked: Asked) {
         match asked {
             _ if self.closing.is_some() => {}
-            Asked::Work(job) if job.is_first() => self.first.push_back(job),
-            Asked::Work(job) => self.others.push_back(job),
+            Asked::Work(job) => match job.turn() {
+                Turn::Next => self.first.push_front(job),
+                Turn::First => self.first.push_back(job),
+                Turn::After => self.others.push_back(job),
+            },
             Asked::Close(done) => self.closing = Some(done),
         }
     }
