@@ -1,36 +1,204 @@
-//! What of the outbox this process has in hand, so that nothing is performed by two of its tasks.
+//! What of the outbox this process has in hand, so that nothing is performed by two of its tasks, and
+//! how much of it at a time.
 //!
 //! An effect is begun by whoever sees it first: the task that carries out the commit which owed it, or
-//! the look into the outbox that finds what other replicas owe here.
+//! the look into the outbox that finds what other replicas owe here. What is begun takes some 20 KiB (a
+//! rendered message, a task, a remediation), so of each kind only so many are begun for one channel; of
+//! the others only the key is kept, and they are begun in their order as room comes. Kinds and channels
+//! do not wait for each other, as they have their own limits in Slack.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use tokio::sync::Notify;
+
+use super::Engine;
 use crate::lifecycle::{Effect, RemediationId};
-use crate::store::Owed;
+use crate::store::{self, Owed};
 
 type Key = (RemediationId, Effect, i64);
 
+/// Begun when this many places are free at least, or all that wait can have one.
+const WORTH_A_LOOK: usize = 64;
+
+/// So many of a lane are read from the store at a time.
+const AT_A_LOOK: usize = 128;
+
+/// What shares room. Slack takes a post or an update a second for a channel, so this much is always in
+/// reach; where it takes thousands, this much keeps the store busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Declarations,
+    Updates,
+    Reports,
+    Reactions,
+}
+
+impl Kind {
+    /// `None`: never waits for room.
+    fn of(effect: Effect) -> Option<Kind> {
+        match effect {
+            Effect::Declare | Effect::SayWhyNot => Some(Kind::Declarations),
+            Effect::UpdateDeclaration => Some(Kind::Updates),
+            Effect::Report | Effect::UpdateReport | Effect::Attach => Some(Kind::Reports),
+            Effect::React => Some(Kind::Reactions),
+            // Somebody's server waits, and how many are on their way is limited elsewhere.
+            Effect::Resolve | Effect::Send | Effect::Reopen => None,
+        }
+    }
+
+    fn room(self) -> usize {
+        match self {
+            Kind::Declarations | Kind::Updates | Kind::Reports => 512,
+            // Small, and each sleeps a while.
+            Kind::Reactions => 1024,
+        }
+    }
+}
+
+/// An effect that waits for room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Parked {
+    owed: Owed,
+    again: bool,
+}
+
+/// One kind in one channel.
+#[derive(Debug)]
+struct Lane {
+    kind: Kind,
+    begun: usize,
+    waiting: VecDeque<(RemediationId, Effect)>,
+}
+
+impl Lane {
+    fn free(&self) -> usize {
+        self.kind.room().saturating_sub(self.begun)
+    }
+
+    fn is_worth_a_look(&self) -> bool {
+        !self.waiting.is_empty() && self.free() >= WORTH_A_LOOK.min(self.waiting.len())
+    }
+}
+
+#[derive(Debug, Default)]
+struct Effects {
+    /// All that is in hand; what is begun in a lane with its place in `lanes`.
+    held: HashMap<Key, Option<usize>>,
+    parked: HashMap<(RemediationId, Effect), Parked>,
+    lanes: Vec<Lane>,
+    by_name: HashMap<(String, Kind), usize>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct InHand {
-    effects: Mutex<HashSet<Key>>,
+    effects: Mutex<Effects>,
     notices: Mutex<HashSet<String>>,
+    room: Notify,
 }
 
 fn key(owed: &Owed) -> Key {
     (owed.remediation.clone(), owed.effect, owed.generation)
 }
 
+impl Effects {
+    fn lane(&mut self, channel: &str, kind: Kind) -> usize {
+        let name = (channel.to_owned(), kind);
+        *self.by_name.entry(name).or_insert_with(|| {
+            self.lanes.push(Lane { kind, begun: 0, waiting: VecDeque::new() });
+            self.lanes.len() - 1
+        })
+    }
+
+    fn take_place(&mut self, owed: &Owed, lane: usize) {
+        self.held.insert(key(owed), Some(lane));
+        self.lanes[lane].begun += 1;
+    }
+}
+
 impl InHand {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Effects> {
+        self.effects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether nobody has it in hand; from now on somebody has.
     pub(super) fn begin(&self, owed: &Owed) -> bool {
-        self.effects.lock().unwrap_or_else(PoisonError::into_inner).insert(key(owed))
+        let mut effects = self.lock();
+        let new = !effects.held.contains_key(&key(owed));
+        if new {
+            effects.held.insert(key(owed), None);
+        }
+        new
+    }
+
+    /// Whether there is room to carry out now what is in hand; else it is kept for later, and
+    /// [`Engine::keep_begun`] goes on with it. `again` as in [`Engine::perform`].
+    pub(super) fn has_room(&self, owed: &Owed, channel: &str, again: bool) -> bool {
+        let Some(kind) = Kind::of(owed.effect) else { return true };
+        let mut effects = self.lock();
+        let place = (owed.remediation.clone(), owed.effect);
+        if let Some(parked) = effects.parked.get_mut(&place) {
+            // One of the two is enough, the newer in the place of the first.
+            let mut over = owed.clone();
+            if over.generation > parked.owed.generation {
+                std::mem::swap(&mut over, &mut parked.owed);
+            }
+            parked.again |= again;
+            effects.held.remove(&key(&over));
+            return false;
+        }
+        let lane = effects.lane(channel, kind);
+        if effects.lanes[lane].waiting.is_empty() && effects.lanes[lane].free() > 0 {
+            effects.take_place(owed, lane);
+            return true;
+        }
+        effects.parked.insert(place.clone(), Parked { owed: owed.clone(), again });
+        effects.lanes[lane].waiting.push_back(place);
+        false
     }
 
     /// It is settled, or a newer one took its place. Called after the commit that says so: before, a
     /// look into the outbox would find it and begin it again.
     pub(super) fn end(&self, owed: &Owed) {
-        self.effects.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(owed));
+        let mut effects = self.lock();
+        let Some(Some(lane)) = effects.held.remove(&key(owed)) else { return };
+        let lane = &mut effects.lanes[lane];
+        lane.begun = lane.begun.saturating_sub(1);
+        if lane.is_worth_a_look() {
+            self.room.notify_one();
+        }
+    }
+
+    /// Awaits room, and takes what there is room for, the oldest of each kind and channel first.
+    async fn next(&self) -> Vec<Parked> {
+        loop {
+            let next = self.take();
+            if !next.is_empty() {
+                return next;
+            }
+            self.room.notified().await;
+        }
+    }
+
+    fn take(&self) -> Vec<Parked> {
+        let mut effects = self.lock();
+        let mut taken = Vec::new();
+        for lane in 0..effects.lanes.len() {
+            if !effects.lanes[lane].is_worth_a_look() {
+                continue;
+            }
+            let free = effects.lanes[lane].free().min(AT_A_LOOK);
+            let count = free.min(effects.lanes[lane].waiting.len());
+            let places: Vec<_> = effects.lanes[lane].waiting.drain(..count).collect();
+            for place in places {
+                if let Some(parked) = effects.parked.remove(&place) {
+                    effects.take_place(&parked.owed, lane);
+                    taken.push(parked);
+                }
+            }
+        }
+        taken
     }
 
     pub(super) fn begin_notice(&self, id: &str) -> bool {
@@ -39,5 +207,121 @@ impl InHand {
 
     pub(super) fn end_notice(&self, id: &str) {
         self.notices.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+}
+
+impl Engine {
+    /// Begins what waited for room, for ever. It is read anew: what it says is true when it is begun.
+    pub(super) async fn keep_begun(&self) {
+        loop {
+            let next = Arc::new(self.0.in_hand.next().await);
+            let found = loop {
+                let asked = Arc::clone(&next);
+                let read = self.store().transact_claimed(move |tx| {
+                    let mut found = Vec::with_capacity(asked.len());
+                    for parked in asked.iter() {
+                        found.push(match tx.remediation(&parked.owed.remediation) {
+                            Ok(found) => found.map(|(remediation, _)| remediation),
+                            Err(store::Error::Corrupt { what, why }) => {
+                                tracing::error!(
+                                    why,
+                                    "a stored {what} cannot be read; what it owes is passed over"
+                                );
+                                None
+                            }
+                            Err(error) => return Err(error),
+                        });
+                    }
+                    Ok(found)
+                });
+                match read.await {
+                    Ok(found) => break found,
+                    Err(store::Error::Stopped | store::Error::Fenced) => return std::future::pending().await,
+                    Err(error) => self.store_failed("reading what is owed", &error),
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            };
+            for (parked, remediation) in next.iter().zip(found) {
+                match remediation {
+                    Some(remediation) => {
+                        self.carry(parked.owed.clone(), Arc::new(remediation), parked.again);
+                    }
+                    None => self.0.in_hand.end(&parked.owed),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owed(number: usize, effect: Effect, generation: i64) -> Owed {
+        Owed { remediation: RemediationId(format!("r{number}")), effect, generation, claimed_by: 1 }
+    }
+
+    /// Whether it is begun now.
+    fn comes(hand: &InHand, owed: &Owed) -> bool {
+        hand.begin(owed) && hand.has_room(owed, "C1", false)
+    }
+
+    fn ids(parked: &[Parked]) -> Vec<String> {
+        parked.iter().map(|parked| parked.owed.remediation.0.clone()).collect()
+    }
+
+    #[test]
+    fn what_finds_no_room_is_begun_in_its_order_as_room_comes() {
+        let (hand, room) = (InHand::default(), Kind::Declarations.room());
+        let all: Vec<Owed> = (0..room + 2).map(|number| owed(number, Effect::Declare, 1)).collect();
+        assert_eq!(all.iter().filter(|owed| comes(&hand, owed)).count(), room);
+        assert_eq!(hand.take(), [], "no room");
+        assert!(!comes(&hand, &all[room]), "it is in hand while it waits");
+        hand.end(&all[0]);
+        assert_eq!(hand.take(), [], "one of two is not worth a look");
+        hand.end(&all[1]);
+        assert!(!comes(&hand, &owed(room + 2, Effect::Declare, 1)), "not before those that wait");
+        hand.end(&all[2]);
+        assert_eq!(ids(&hand.take()), [room, room + 1, room + 2].map(|number| format!("r{number}")));
+        hand.end(&all[3]);
+        assert!(comes(&hand, &owed(room + 3, Effect::Declare, 1)), "nobody waits any more");
+        assert!(!comes(&hand, &owed(room + 4, Effect::Declare, 1)), "what was begun late takes room too");
+    }
+
+    #[test]
+    fn kinds_and_channels_do_not_wait_for_each_other_and_servers_for_nothing() {
+        let hand = InHand::default();
+        for number in 0..=Kind::Declarations.room() {
+            comes(&hand, &owed(number, Effect::Declare, 1));
+        }
+        assert!(!comes(&hand, &owed(9000, Effect::SayWhyNot, 1)));
+        for effect in
+            [Effect::Send, Effect::Resolve, Effect::UpdateDeclaration, Effect::Report, Effect::React]
+        {
+            assert!(comes(&hand, &owed(9001, effect, 1)), "{effect:?}");
+        }
+        let other = owed(9002, Effect::Declare, 1);
+        assert!(hand.begin(&other) && hand.has_room(&other, "C2", false));
+        for number in 0..5000 {
+            assert!(comes(&hand, &owed(number, Effect::Send, 1)));
+        }
+    }
+
+    #[test]
+    fn of_one_effect_owed_again_and_again_the_newest_is_begun_once() {
+        let (hand, room) = (InHand::default(), Kind::Updates.room());
+        let all: Vec<Owed> = (0..room).map(|number| owed(number, Effect::UpdateDeclaration, 1)).collect();
+        assert!(all.iter().all(|owed| comes(&hand, owed)));
+        // Newer than what is under way, and then newer still; the last comes late.
+        for generation in [2, 4, 3] {
+            assert!(!comes(&hand, &owed(7, Effect::UpdateDeclaration, generation)));
+        }
+        hand.end(&all[0]);
+        let taken = hand.take();
+        assert_eq!(taken, [Parked { owed: owed(7, Effect::UpdateDeclaration, 4), again: false }]);
+        hand.end(&all[7]);
+        hand.end(&taken[0].owed);
+        assert_eq!(hand.lock().held.len(), room - 2, "nothing is left of the others");
+        assert_eq!(hand.lock().lanes[0].begun, room - 2);
     }
 }

@@ -232,7 +232,7 @@ impl Engine {
         for (effects, again) in [(found.fresh, false), (found.taken_over, true)] {
             for (owed, remediation) in effects {
                 match remediation {
-                    Some(remediation) => self.carry(owed, Arc::new(remediation), again),
+                    Some(remediation) => self.carry_or_keep(owed, Arc::new(remediation), again),
                     None => {
                         tracing::error!(remediation = %owed.remediation, "an effect is owed by nothing that is known")
                     }

@@ -131,6 +131,10 @@ impl Engine {
                 engine.keep_time().await
             }
         });
+        let mut begin = tokio::spawn({
+            let engine = self.clone();
+            async move { engine.keep_begun().await }
+        });
         let mut watch = tokio::spawn({
             let engine = self.clone();
             async move { engine.keep_watching().await }
@@ -156,6 +160,7 @@ impl Engine {
                 },
                 ended = &mut time => break Err(anyhow::anyhow!("the timers ended: {ended:?}")),
                 Ok(fenced) = &mut lease => break Err(anyhow::anyhow!("{fenced}\nhint: start this process again; it goes on under a new number")),
+                ended = &mut begin => break Err(anyhow::anyhow!("the look for room ended: {ended:?}")),
                 ended = &mut watch => break Err(anyhow::anyhow!("the watching of SSM ended: {ended:?}")),
                 ended = &mut trim => break Err(anyhow::anyhow!("the trimming of the store ended: {ended:?}")),
                 Some(ended) = catching_up.join_next() => break Err(anyhow::anyhow!("the reading of history ended: {ended:?}")),
@@ -164,6 +169,7 @@ impl Engine {
         };
         catching_up.abort_all();
         time.abort();
+        begin.abort();
         watch.abort();
         lease.abort();
         trim.abort();

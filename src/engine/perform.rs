@@ -70,15 +70,22 @@ impl Newest {
 }
 
 impl Engine {
-    /// Carries an owed effect out, unless somebody has it in hand. `again`: it may have happened before,
-    /// by a process that is gone.
+    /// Carries an owed effect out, unless somebody has it in hand; later, where there is no room. `again`:
+    /// it may have happened before, by a process that is gone.
     pub(super) fn perform(&self, owed: Owed, remediation: Arc<Remediation>, again: bool) {
         if self.0.in_hand.begin(&owed) {
+            self.carry_or_keep(owed, remediation, again);
+        }
+    }
+
+    /// Carries out what is in hand, now or when there is room.
+    pub(super) fn carry_or_keep(&self, owed: Owed, remediation: Arc<Remediation>, again: bool) {
+        if self.0.in_hand.has_room(&owed, &remediation.origin.channel, again) {
             self.carry(owed, remediation, again);
         }
     }
 
-    /// Carries out what is in hand.
+    /// Carries out what is in hand and has its place.
     pub(super) fn carry(&self, owed: Owed, remediation: Arc<Remediation>, again: bool) {
         let updates = matches!(owed.effect, Effect::UpdateDeclaration | Effect::UpdateReport);
         if updates && !self.0.newest.take(&owed) {
@@ -262,7 +269,8 @@ impl Engine {
             Done::Sent { ts: None } => {
                 Input::DeclarationRefused { why: "Slack did not say where it stands".to_owned() }
             }
-            Done::Superseded => return,
+            // What took its place settles it.
+            Done::Superseded => return self.0.in_hand.end(&owed),
             Done::GaveUp(error) => {
                 self.gave_up("posting a declaration", &owed, &error);
                 if !error.is_permanent() {
@@ -279,7 +287,9 @@ impl Engine {
     async fn reported(&self, owed: Owed, rendered: &Arc<Remediation>, done: Done, again: bool) {
         let ts = match done {
             Done::Sent { ts: Some(ts) } => ts,
-            Done::Sent { ts: None } | Done::Superseded => return,
+            Done::Sent { ts: None } => return,
+            // What took its place settles it.
+            Done::Superseded => return self.0.in_hand.end(&owed),
             Done::GaveUp(error) => {
                 self.gave_up("posting a report", &owed, &error);
                 if !error.is_permanent() {

@@ -3,6 +3,7 @@
 
 pub mod backup;
 mod lock;
+mod roles;
 mod rows;
 pub(super) mod trim;
 mod tx;
@@ -16,6 +17,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::serve::{self, Cut, Job, Moment, Reach};
 use super::{Error, Opened, Result};
 use lock::Lock;
+use roles::Roles;
 use rows::SqliteTx;
 
 /// Each entry brings the schema one version up; entries are never edited once released.
@@ -41,6 +43,7 @@ const LOG_AT_REST: i64 = 64 << 20;
 pub(super) struct Database {
     pub(super) connection: Connection,
     number: i64,
+    roles: Roles,
     /// Transactions in the log since it was folded.
     unfolded: usize,
     /// Somebody else reads what was to be folded.
@@ -126,6 +129,7 @@ impl Database {
         let database = Database {
             connection,
             number,
+            roles: Roles::default(),
             unfolded: 0,
             read_by_others: false,
             told_of_log: false,
@@ -133,18 +137,18 @@ impl Database {
         };
         Ok(Opened { database, number })
     }
-}
 
-impl serve::Database for Database {
-    fn commit(&mut self, batch: &mut [Box<dyn Job>], _: Reach, cut: &Cut) -> Result<()> {
+    /// Runs jobs in one transaction and commits those that say yes.
+    fn transact(&mut self, batch: &mut [Box<dyn Job>], cut: &Cut) -> Result<()> {
         self.unfolded += batch.len();
         let transaction =
             self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let before = transaction.total_changes();
-        let mut tx = SqliteTx::new(&transaction, self.number);
+        let mut tx = SqliteTx { db: &transaction, me: self.number, roles: &mut self.roles };
         if let [only] = batch {
             // Alone, a job needs no savepoint of its own.
             if !serve::run(only, &mut tx) {
+                tx.roles.forget();
                 transaction.rollback()?;
                 return Ok(());
             }
@@ -154,6 +158,7 @@ impl serve::Database for Database {
             for job in batch {
                 say("SAVEPOINT job")?;
                 if !serve::run(job, &mut tx) {
+                    tx.roles.forget();
                     say("ROLLBACK TO job")?;
                 }
                 say("RELEASE job")?;
@@ -165,6 +170,16 @@ impl serve::Database for Database {
         }
         transaction.commit()?;
         if wrote { cut.at(Moment::After) } else { Ok(()) }
+    }
+}
+
+impl serve::Database for Database {
+    fn commit(&mut self, batch: &mut [Box<dyn Job>], _: Reach, cut: &Cut) -> Result<()> {
+        let committed = self.transact(batch, cut);
+        if committed.is_err() {
+            self.roles.forget();
+        }
+        committed
     }
 
     fn rests_after(&self) -> Option<Duration> {

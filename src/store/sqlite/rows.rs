@@ -2,8 +2,9 @@
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
+use super::roles::Roles;
 use crate::gate::Pause;
-use crate::lifecycle::RemediationId;
+use crate::lifecycle::{Remediation, RemediationId};
 use crate::store::Result;
 use crate::time::Timestamp;
 
@@ -12,11 +13,14 @@ pub(super) struct SqliteTx<'a> {
     pub(super) db: &'a Connection,
     /// This replica's number.
     pub(super) me: i64,
+    pub(super) roles: &'a mut Roles,
 }
 
-impl<'a> SqliteTx<'a> {
-    pub(super) fn new(db: &'a Connection, me: i64) -> SqliteTx<'a> {
-        SqliteTx { db, me }
+impl SqliteTx<'_> {
+    /// Keeps the count of what runs after `written` was.
+    pub(super) fn count(&mut self, written: &Remediation, instance: Option<&str>) {
+        let takes = instance.filter(|_| written.state.takes_role_slot());
+        self.roles.written(written.role(), &written.id, takes);
     }
 
     pub(super) fn run(&self, sql: &str, values: impl rusqlite::Params) -> Result<usize> {

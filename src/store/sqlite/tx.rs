@@ -135,6 +135,7 @@ impl Tx for SqliteTx<'_> {
                 self.me
             ],
         )?;
+        self.count(new, columns.instance_id.as_deref());
         Ok(())
     }
 
@@ -165,6 +166,7 @@ impl Tx for SqliteTx<'_> {
         if rows != 1 {
             return Err(Error::Corrupt { what: "remediation", why: format!("{} is not there", changed.id) });
         }
+        self.count(changed, columns.instance_id.as_deref());
         Ok(())
     }
 
@@ -181,6 +183,8 @@ impl Tx for SqliteTx<'_> {
              waits_for = NULL, state = 'unreadable' WHERE id = ?1",
             params![id.0],
         )?;
+        // Of which role it was cannot be read.
+        self.roles.forget();
         Ok(())
     }
 
@@ -300,12 +304,7 @@ impl Tx for SqliteTx<'_> {
     }
 
     fn role_running(&mut self, role: &str, but: &RemediationId) -> Result<u32> {
-        let count = self.one(
-            "SELECT count(DISTINCT instance_id) FROM remediations WHERE role = ?1 AND takes_role = 1 AND id <> ?2",
-            params![role, but.0],
-            |row| row.get(0),
-        )?;
-        Ok(count.unwrap_or(0))
+        self.roles.running(self.db, role, but)
     }
 
     fn last_acted(&mut self, rule: &RuleKey, instance: &str) -> Result<Option<Timestamp>> {

@@ -132,4 +132,15 @@ pub(super) async fn a_role_counts_instances_and_not_remediations(at_: &impl Back
     inserts(&store, all).await;
     assert_eq!(does(&store, |tx| tx.role_running("web", &id("me"))).await, 2);
     assert_eq!(does(&store, |tx| tx.role_running("web", &id("c"))).await, 1);
+    let undone = store.transact(|tx| {
+        tx.insert_remediation(&sending("d", "web:A", "i-3", NOW), None)?;
+        assert_eq!(tx.role_running("web", &id("me"))?, 3);
+        crate::store::Result::<()>::Err(crate::store::Error::Stopped)
+    });
+    assert!(undone.await.is_err());
+    assert_eq!(does(&store, |tx| tx.role_running("web", &id("me"))).await, 2, "what was undone counts not");
+    does(&store, |tx| tx.set_aside(&id("a"))).await;
+    assert_eq!(does(&store, |tx| tx.role_running("web", &id("b"))).await, 1);
+    does(&store, |tx| tx.set_aside(&id("c"))).await;
+    assert_eq!(does(&store, |tx| tx.role_running("web", &id("me"))).await, 1, "b is left");
 }
