@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use crate::aws::{Ssm, Targets};
 use crate::config::{Config, Mode};
 use crate::engine::metrics::{Metrics, NameLabel};
-use crate::engine::{Clock, Engine, Lease, Parts};
+use crate::engine::{Clock, Engine, Lease, Parts, Patience};
 use crate::rule::RuleSet;
 use crate::slack::{self, Secret};
 use crate::store::{self, Location, Store};
@@ -62,6 +62,8 @@ pub struct Settings {
     pub ssm_endpoint: Option<String>,
     pub clock: Clock,
     pub store: store::Options,
+    /// Among replicas; the default everywhere but in tests.
+    pub patience: Patience,
 }
 
 impl Settings {
@@ -175,7 +177,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
     progress.say(Some("Slack has not been reached yet".to_owned()));
 
     let mode = settings.config.slack.mode;
-    let lease = Lease::default();
+    let lease = Lease::new(settings.patience);
     let held = lease.clone();
     let options = slack::send::Options {
         may_send: Some(Arc::new(move || held.is_held())),

@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Files;
 use crate::app::{self, Secrets, Settings};
 use crate::config::{self, Loaded};
-use crate::engine::Clock;
+use crate::engine::{Clock, Patience};
 use crate::rule::diagnostic;
 
 pub(super) async fn serve(files: &Files) -> anyhow::Result<u8> {
@@ -30,6 +30,7 @@ pub(super) async fn serve(files: &Files) -> anyhow::Result<u8> {
         ssm_endpoint: None,
         clock: Clock::default(),
         store: crate::store::Options::default(),
+        patience: Patience::default(),
     };
     let missing = settings.problems();
     if !missing.is_empty() {

@@ -12,59 +12,94 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast::error::RecvError;
 
-use super::Engine;
+use super::{Engine, resume};
 use crate::lifecycle::Remediation;
 use crate::slack::Limited;
 use crate::store::{self, Beat, Limit, Notice, Owed, Tx};
 use crate::time::Timestamp;
 
-/// How often it shows that it lives.
-const BEAT: Duration = Duration::from_millis(500);
-/// So long after a beat nobody can have taken over.
-const HELD: Duration = Duration::from_secs(2);
-/// Silence after which a replica without a session in the database is taken for dead, and one with
-/// a session: its host may be gone without a word.
-const SILENT: (Duration, Duration) = (Duration::from_millis(2500), Duration::from_secs(9));
+/// How replicas tell that one of them is gone. All replicas on one database have to have the same: nobody
+/// may take over while the one before still holds its lease. Only tests have other times than the default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// How often a replica shows that it lives.
+    pub beat: Duration,
+    /// So long after the begin of a beat it speaks and sends; shorter than both silences.
+    pub held: Duration,
+    /// Silence after which a replica is taken for dead that has no session in the database: its process
+    /// has ended.
+    pub silent: Duration,
+    /// The same of one with a session: its host may be gone without a word.
+    pub silent_in_session: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Patience {
+            beat: Duration::from_millis(500),
+            held: Duration::from_secs(2),
+            silent: Duration::from_millis(2500),
+            silent_in_session: Duration::from_secs(9),
+        }
+    }
+}
 
 /// Whether this process may still speak and send for what it has claimed. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Lease(Arc<Mutex<Option<Instant>>>);
+pub struct Lease {
+    patience: Patience,
+    until: Arc<Mutex<Option<Instant>>>,
+}
 
 impl Lease {
+    pub fn new(patience: Patience) -> Lease {
+        Lease { patience, until: Arc::default() }
+    }
+
     /// Always true where there can be no other replica.
     pub fn is_held(&self) -> bool {
-        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
         until.is_none_or(|until| Instant::now() < until)
     }
 
     /// Awaits that it is held.
     pub(super) async fn held(&self) {
         while !self.is_held() {
-            tokio::time::sleep(BEAT / 5).await;
+            tokio::time::sleep(self.patience.beat / 5).await;
         }
     }
 
     /// Held until a while after `since`, when a beat that succeeded was begun.
     fn renew(&self, since: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(since + HELD);
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Some(since + self.patience.held);
     }
 }
 
 /// The others, as seen from here.
-#[derive(Default)]
-struct Others(HashMap<i64, (i64, Instant)>);
+struct Others {
+    patience: Patience,
+    /// By number: the last beat, and since when it stands.
+    seen: HashMap<i64, (i64, Instant)>,
+}
 
 impl Others {
+    fn new(patience: Patience) -> Others {
+        Others { patience, seen: HashMap::new() }
+    }
+
     /// Takes a look at all replicas into account; those that are silent for too long.
     fn look(&mut self, me: i64, all: &[Beat], now: Instant) -> Vec<Beat> {
-        self.0.retain(|number, _| all.iter().any(|beat| beat.number == *number));
+        self.seen.retain(|number, _| all.iter().any(|beat| beat.number == *number));
         let mut silent = Vec::new();
         for beat in all.iter().filter(|beat| beat.number != me) {
-            let (last, since) = self.0.entry(beat.number).or_insert((beat.beat, now));
+            let (last, since) = self.seen.entry(beat.number).or_insert((beat.beat, now));
             if *last != beat.beat {
                 (*last, *since) = (beat.beat, now);
             }
-            let patience = if beat.connected { SILENT.1 } else { SILENT.0 };
+            let patience = match beat.connected {
+                true => self.patience.silent_in_session,
+                false => self.patience.silent,
+            };
             if now.duration_since(*since) >= patience {
                 silent.push(*beat);
             }
@@ -93,7 +128,8 @@ impl Engine {
         if !self.store().is_shared() {
             return std::future::pending().await;
         }
-        let mut others = Others::default();
+        let patience = self.parts().lease.patience;
+        let mut others = Others::new(patience);
         let mut silent = Vec::new();
         loop {
             let began = Instant::now();
@@ -111,11 +147,11 @@ impl Engine {
                 Err(error) => {
                     self.store_failed("showing that this replica lives", &error);
                     // Nobody could be heard meanwhile, so nobody was silent.
-                    others = Others::default();
+                    others = Others::new(patience);
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(BEAT) => {}
+                () = tokio::time::sleep(patience.beat) => {}
                 () = self.store().called() => {}
             }
         }
@@ -156,6 +192,7 @@ impl Engine {
     /// nobody has, and begins what is owed here and not in hand.
     async fn beat(&self, silent: Vec<Beat>) -> store::Result<Found> {
         let (engine, now) = (self.clone(), self.clock().now());
+        let (answers, messages) = resume::moments_of_grace(now);
         let begun = Arc::new(Mutex::new((Vec::new(), Vec::new())));
         let beginning = Arc::clone(&begun);
         let found = self.store().transact_next(move |tx| {
@@ -187,7 +224,14 @@ impl Engine {
             let orphans = tx.claim_orphans()?;
             let mut claimed = Vec::new();
             for id in &orphans.open {
-                claimed.extend(tx.remediation(id)?.map(|(this, _)| this));
+                let Some((mut this, _)) = tx.remediation(id)? else { continue };
+                // Nobody may have looked for long, as after the end of all replicas at once.
+                let before = this.state.clone();
+                this.state.not_due_before(answers, messages);
+                if this.state != before {
+                    tx.update_remediation(&this)?;
+                }
+                claimed.push(this);
             }
             let mut taken_over = Vec::new();
             if orphans.owed > 0 {
@@ -255,7 +299,7 @@ mod tests {
 
     #[test]
     fn who_is_silent_is_known_by_a_beat_that_stands_still() {
-        let (mut others, start) = (Others::default(), Instant::now());
+        let (mut others, start) = (Others::new(Patience::default()), Instant::now());
         let after = |millis| start + Duration::from_millis(millis);
         let mut look = |at, two, three| others.look(1, &[beat(1, 0, true), two, three], after(at));
         assert_eq!(look(0, beat(2, 7, true), beat(3, 7, false)), []);
@@ -269,12 +313,13 @@ mod tests {
 
     #[test]
     fn a_lease_runs_out_before_anybody_takes_over() {
-        assert!(HELD < SILENT.0 && HELD < SILENT.1);
-        let lease = Lease::default();
+        let patience = Patience::default();
+        assert!(patience.held < patience.silent && patience.held < patience.silent_in_session);
+        let lease = Lease::new(patience);
         assert!(lease.is_held(), "alone");
         lease.renew(Instant::now());
         assert!(lease.is_held());
-        lease.renew(Instant::now() - HELD);
+        lease.renew(Instant::now() - patience.held);
         assert!(!lease.is_held());
     }
 }

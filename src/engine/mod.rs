@@ -41,7 +41,7 @@ use crate::store::{self, Store};
 
 pub use clock::Clock;
 use decide::{Decided, Ground};
-pub use lease::Lease;
+pub use lease::{Lease, Patience};
 use metrics::Metrics;
 use people::People;
 

@@ -5,18 +5,24 @@ use std::time::Duration;
 
 use super::Engine;
 use crate::store;
+use crate::time::Timestamp;
 
 /// What was under way at the last stop gets this long to be heard of by AWS …
 const PATIENCE: Duration = Duration::from_secs(90);
 /// … and by Slack, whose history is read at once and a second time after 15 seconds.
 const SLACKS_PATIENCE: Duration = Duration::from_secs(20);
 
+/// Before these moments nothing is over that AWS, and that Slack, could still tell of.
+pub(super) fn moments_of_grace(now: Timestamp) -> (Timestamp, Timestamp) {
+    (now.plus(PATIENCE), now.plus(SLACKS_PATIENCE))
+}
+
 impl Engine {
     /// Claims what the process before left, and goes on with it. Of replicas that may still live
     /// [`Engine::keep_lease`] finds out.
     pub(super) async fn resume(&self) -> store::Result<()> {
         let now = self.clock().now();
-        let (answers, messages) = (now.plus(PATIENCE), now.plus(SLACKS_PATIENCE));
+        let (answers, messages) = moments_of_grace(now);
         let (open, owed, notices, limits) = self
             .store()
             .transact(move |tx| {

@@ -117,8 +117,8 @@ pub(super) trait Database {
     /// Does what costs more than a commit.
     fn rest(&mut self) {}
 
-    /// The end of an orderly process.
-    fn close(self);
+    /// The end of an orderly process; `cut` is asked beside what that commits.
+    fn close(self, cut: &Cut);
 }
 
 /// What was asked for and not begun.
@@ -200,7 +200,7 @@ pub(super) fn serve(mut database: impl Database, queue: &Receiver<Asked>, cut: &
             }
         }
     }
-    database.close();
+    database.close(cut);
     if let Some(done) = waiting.closing {
         // Whoever asked may have gone away; it is closed all the same.
         done.send(()).ok();

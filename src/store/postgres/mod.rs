@@ -261,14 +261,16 @@ impl serve::Database for Database {
         if done.wrote { cut.at(Moment::After) } else { Ok(()) }
     }
 
-    fn close(mut self) {
+    fn close(mut self, cut: &Cut) {
         // Others need not wait for our silence. A failure costs them that wait.
         if self.session.as_ref().is_some_and(|session| !session.is_lost())
             && self.begin(Reach::Everything).is_ok()
+            && cut.at(Moment::Before).is_ok()
             && let Some(mut session) = self.session.take()
         {
             drop(session.send(sql::LEAVE, vec![Box::new(self.number)]));
             drop(session.rows(sql::COMMIT, Vec::new()));
+            drop(cut.at(Moment::After));
             session.close();
         }
     }

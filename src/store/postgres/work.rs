@@ -196,9 +196,22 @@ impl<'a> PostgresTx<'a> {
         self.rows(sql, values)
     }
 
+    /// As [`PostgresTx::write`], of what mostly finds no row to write.
+    pub(super) fn try_to_write(&mut self, sql: &'static str, values: Vec<Param>) -> Result<Vec<Row>> {
+        self.save()?;
+        let rows = self.rows(sql, values)?;
+        self.job.wrote |= !rows.is_empty();
+        Ok(rows)
+    }
+
     /// Writes at the end of the job, where nothing can come of it that the job would want to know.
     pub(super) fn later(&mut self, sql: &'static str, values: Vec<Param>) {
         self.job.wrote = true;
+        self.aside(sql, values);
+    }
+
+    /// As [`PostgresTx::later`], where nobody need ever know whether it counts.
+    pub(super) fn aside(&mut self, sql: &'static str, values: Vec<Param>) {
         self.job.held.push((sql, values));
     }
 

@@ -1,8 +1,13 @@
 //! Where a replayed bot keeps what must survive.
+//!
+//! A database of PostgreSQL is dear to make, so each is used by one replay after another, emptied in
+//! between. Nobody of the replay before is left in it: their sessions are ended first, and the numbers of
+//! replicas only grow, so that whoever comes late is refused by the store itself.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex};
 
-use heal::sandbox::postgres;
+use heal::sandbox::postgres::{self, Server};
 
 /// A kind of database that heal runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,11 +16,46 @@ pub enum Database {
     Postgres,
 }
 
-/// A database that nobody has used; it goes when this is dropped.
+/// A database in which nothing is; others may have it when this is dropped.
 pub struct Fresh {
     /// The `store` setting.
     pub url: String,
-    _postgres: Option<postgres::Database>,
+    place: Place,
+    /// No bot is left that could come late.
+    unused: bool,
+}
+
+enum Place {
+    File(PathBuf),
+    Server(Option<postgres::Database>),
+}
+
+/// Databases that nobody uses; no more than there were replays at a time.
+static UNUSED: Mutex<Vec<postgres::Database>> = Mutex::new(Vec::new());
+
+/// Empties every table of heal's and leaves the sequences where they are.
+const EMPTY: &str = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid();
+    DO $$ DECLARE name text; BEGIN
+        -- What refers to others goes before them; nobody is here to see the order.
+        SET LOCAL session_replication_role = replica;
+        FOR name IN SELECT relname FROM pg_class
+            WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'heal_schema'
+        LOOP EXECUTE format('DELETE FROM %I', name); END LOOP;
+    END $$";
+
+/// What is owed to the world, whoever has claimed it.
+const OWED: &str = "SELECT effect || ' of ' || remediation FROM outbox
+    UNION ALL SELECT 'notice ' || id FROM notices";
+
+/// The server of all replays. A bot that is killed needs nothing of the disk, only what PostgreSQL
+/// promises while it runs itself; so it does not sync, which changes nothing else.
+fn server() -> Arc<Server> {
+    static SERVER: LazyLock<Arc<Server>> = LazyLock::new(|| {
+        let settings = [("fsync", "off"), ("full_page_writes", "off")];
+        Arc::new(Server::start(&settings).unwrap())
+    });
+    SERVER.clone()
 }
 
 impl Database {
@@ -31,13 +71,48 @@ impl Database {
     pub fn fresh(self, dir: &Path) -> Fresh {
         match self {
             Database::Sqlite => {
-                let url = format!("sqlite://{}", dir.join("heal.db").display());
-                Fresh { url, _postgres: None }
+                let file = dir.join("heal.db");
+                Fresh { url: format!("sqlite://{}", file.display()), place: Place::File(file), unused: true }
             }
             Database::Postgres => {
-                let database = postgres::Server::shared().unwrap().database().unwrap();
-                Fresh { url: database.url(), _postgres: Some(database) }
+                let unused = UNUSED.lock().unwrap().pop();
+                let database = unused.unwrap_or_else(|| server().database().unwrap());
+                Fresh { url: database.url(), place: Place::Server(Some(database)), unused: false }
             }
+        }
+    }
+}
+
+impl Fresh {
+    /// What an orderly end must not leave: effects and notices that are owed, and replicas on the list.
+    /// Asked once no bot is left; another replay may use it after this one.
+    pub fn left_over(&mut self) -> Vec<String> {
+        self.unused = true;
+        match &self.place {
+            Place::File(file) => {
+                let database = rusqlite::Connection::open(file).unwrap();
+                let mut asked = database.prepare(OWED).unwrap();
+                let rows = asked.query_map([], |row| row.get::<_, String>(0)).unwrap();
+                rows.map(|row| format!("still owed: {}", row.unwrap())).collect()
+            }
+            Place::Server(database) => {
+                let listed = "SELECT 'replica ' || number || ', still on the list' FROM replicas";
+                let rows = database.as_ref().unwrap().sql(&format!("{OWED} UNION ALL {listed}")).unwrap();
+                rows.into_iter().flatten().flatten().map(|row| format!("still owed: {row}")).collect()
+            }
+        }
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        if let Place::Server(database) = &mut self.place
+            && let Some(database) = database.take()
+            // Else it goes, and the next replay has another.
+            && self.unused
+            && database.sql(EMPTY).is_ok()
+        {
+            UNUSED.lock().unwrap().push(database);
         }
     }
 }

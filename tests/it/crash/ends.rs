@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use heal::sandbox::workspace::View;
-use heal::store::{Location, Store};
 
 use super::shown::{self, Shown};
 use super::world::{BOUND, Told, World};
@@ -83,7 +82,7 @@ impl World {
                 found.push(format!("the cure did its work on {name}"));
             }
         }
-        found.extend(self.left_over().await?);
+        found.extend(self.database.left_over());
         if found.is_empty() { Ok(()) } else { Err(self.fault(&found.join("\n"))) }
     }
 
@@ -125,15 +124,5 @@ impl World {
             return Err(self.fault("the bot does not come to rest"));
         }
         self.lives().await
-    }
-
-    /// What the store still owes after an orderly end.
-    async fn left_over(&self) -> Result<Vec<String>, String> {
-        let location = Location::parse(&self.database.url)?;
-        let failed = |error: heal::store::Error| error.to_string();
-        let store = Store::open(&location).map_err(failed)?;
-        let owed = store.transact(|tx| tx.owed()).await.map_err(failed)?;
-        store.close().await;
-        Ok(owed.iter().map(|owed| format!("still owed: {owed:?}")).collect())
     }
 }

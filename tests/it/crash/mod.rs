@@ -13,13 +13,3 @@ mod runs;
 mod shown;
 mod stories;
 mod world;
-
-use database::Database;
-
-/// A kill is told apart from an end by the silence of a replica, which takes seconds: one story, for the
-/// way of the others is the same.
-#[test]
-fn an_alert_that_a_person_approves_is_healed_on_postgresql() {
-    let story = stories::an_alert_that_a_person_approves_is_healed;
-    replay::everywhere("an_alert_that_a_person_approves_is_healed", Database::Postgres, 60, story);
-}

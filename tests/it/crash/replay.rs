@@ -2,8 +2,8 @@
 //! then once for each point with a kill there.
 
 use std::io::Write as _;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use heal::sandbox::{Cut, Moment};
@@ -11,21 +11,51 @@ use heal::sandbox::{Cut, Moment};
 use super::database::Database;
 use super::world::{Stage, Told};
 
-/// Replays of a story at a time; most of a replay is waiting.
-const AT_A_TIME: usize = 6;
+/// Replays at a time for each core, of all stories together; most of a replay is waiting.
+const A_CORE: usize = 8;
+/// Each has sessions with PostgreSQL, and files.
+const MOST: usize = 24;
 /// A replay that takes longer hangs.
 const LONGEST: Duration = Duration::from_secs(90);
 /// The number of steps differs a little from replay to replay: so many more points are tried.
 const MORE: usize = 8;
 
-/// Cut points of all stories so far.
-static ALL: AtomicUsize = AtomicUsize::new(0);
+/// Cut points of all stories so far, on SQLite and on PostgreSQL.
+static ALL: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+
+/// The right to replay, of which there are as many as the machine carries.
+struct Turn;
+
+/// How many replays there are now, and a call when that is one less.
+static TURNS: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+impl Turn {
+    fn at_a_time() -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        (cores * A_CORE).min(MOST)
+    }
+
+    fn take() -> Turn {
+        let (count, ended) = &TURNS;
+        let mut count = ended.wait_while(count.lock().unwrap(), |count| *count >= Turn::at_a_time()).unwrap();
+        *count += 1;
+        Turn
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TURNS.0.lock().unwrap() -= 1;
+        TURNS.1.notify_one();
+    }
+}
 
 /// One telling; where the bot was killed, if it was, and how it went.
 fn tell<S>(story: &S, database: Database, end: Option<usize>) -> (Cut, Told)
 where
     S: AsyncFn(Stage) -> Told,
 {
+    let _turn = Turn::take();
     let cut = Cut::new();
     let stage = Stage { database, cut: cut.clone(), end };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -69,12 +99,12 @@ where
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..AT_A_TIME {
+        for _ in 0..Turn::at_a_time() {
             scope.spawn(replays);
         }
     });
     let killed = killed.into_inner();
-    let all = ALL.fetch_add(killed, Ordering::Relaxed) + killed;
+    let all = ALL[database as usize].fetch_add(killed, Ordering::Relaxed) + killed;
     // Not `println!`, which the test harness keeps to itself.
     let line = format!(
         "crash matrix on {}: {name}: {killed} cut points ({commits} commits and {} calls); {all} so far\n",

@@ -26,6 +26,11 @@ macro_rules! matrix {
             fn on_sqlite() {
                 replay::everywhere(stringify!($name), Database::Sqlite, $least, super::$name);
             }
+
+            #[test]
+            fn on_postgresql() {
+                replay::everywhere(stringify!($name), Database::Postgres, $least, super::$name);
+            }
         }
     )*};
 }

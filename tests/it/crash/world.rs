@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use heal::app::{Secrets, Settings};
 use heal::config;
-use heal::engine::Clock;
+use heal::engine::{Clock, Patience};
 use heal::sandbox::Cut;
 use heal::sandbox::fleet::Fleet;
 use heal::sandbox::workspace::{Message, Posting, View, Workspace};
@@ -31,6 +31,15 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 const SOON: Duration = Duration::from_millis(300);
 /// And so often they do it again.
 const TRIES: usize = 12;
+
+/// How long a bot waits for one that was killed; a tenth of what it does in production. Only one lives at
+/// a time, so nobody takes over from a bot that is only slow.
+const PATIENCE_OF_REPLICAS: Patience = Patience {
+    beat: Duration::from_millis(50),
+    held: Duration::from_millis(200),
+    silent: Duration::from_millis(250),
+    silent_in_session: Duration::from_millis(900),
+};
 
 /// How something went; the error says what went wrong, with all that happened.
 pub type Told = Result<(), String>;
@@ -164,6 +173,7 @@ impl World {
                 ssm_endpoint: Some(ssm.clone()),
                 clock: clock.clone(),
                 store: heal::store::Options::default(),
+                patience: PATIENCE_OF_REPLICAS,
             }
         }
     }

@@ -246,6 +246,7 @@ impl Story {
                 ssm_endpoint: Some(self.fleet.endpoint_url().to_owned()),
                 clock: self.clock.clone(),
                 store: heal::store::Options::default(),
+                patience: heal::engine::Patience::default(),
             }
         })
     }
