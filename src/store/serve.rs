@@ -91,8 +91,9 @@ impl Cut {
 /// A database, as the store's thread drives it.
 pub(super) trait Database {
     /// Runs jobs in one transaction, undoes those that say no, asks `cut` where something was written,
-    /// and commits. An error means that nothing of it counts.
-    fn commit(&mut self, batch: &mut [Box<dyn Job>], reach: Reach, cut: &Cut) -> Result<()>;
+    /// and commits. So many of them ran, the first ones; the others are for a later commit. An error means
+    /// that nothing of it counts.
+    fn commit(&mut self, batch: &mut [Box<dyn Job>], reach: Reach, cut: &Cut) -> Result<usize>;
 
     /// Whether what reaches only what is claimed is better committed on its own.
     fn splits(&self) -> bool {
@@ -132,6 +133,14 @@ impl Waiting {
 
     fn is_empty(&self) -> bool {
         self.first.is_empty() && self.others.is_empty()
+    }
+
+    /// These got no turn; they are the next of their kind.
+    fn put_back(&mut self, jobs: impl DoubleEndedIterator<Item = Box<dyn Job>>) {
+        for job in jobs.rev() {
+            let line = if job.is_first() { &mut self.first } else { &mut self.others };
+            line.push_front(job);
+        }
     }
 
     /// Who shares the next commit.
@@ -182,8 +191,11 @@ pub(super) fn serve(mut database: impl Database, queue: &Receiver<Asked>, cut: &
             if let Err(error) = &committed {
                 tracing::error!(%error, transactions = batch.len(), "the store could not commit; nothing of this batch counts");
             }
+            if let Ok(ran) = committed {
+                waiting.put_back(batch.drain(ran..));
+            }
             for job in batch.drain(..) {
-                job.finish(committed.clone());
+                job.finish(committed.clone().map(drop));
             }
         }
     }

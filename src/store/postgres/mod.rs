@@ -32,6 +32,8 @@ use crate::config::Postgres;
 
 /// Transactions wait so long for a database that is away; then they fail, so that who asked can say so.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// After so long under the lock the other replicas come first, with all they have to say and to show.
+const TURN: Duration = Duration::from_millis(100);
 /// Between two tries to connect.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -176,12 +178,18 @@ impl Database {
     fn run(&mut self, batch: &mut [Box<dyn Job>], first: i64) -> Result<Done> {
         let session = self.session.as_mut().ok_or(Error::Stopped)?;
         let mut tx = PostgresTx::new(session, self.number, first, batch.len() > 1);
+        let began = Instant::now();
+        let mut ran = 0;
         for job in batch {
             tx.begin_job();
             let keep = serve::run(job, &mut tx);
             tx.end_job(keep)?;
+            ran += 1;
+            if began.elapsed() >= TURN {
+                break;
+            }
         }
-        tx.done()
+        Ok(Done { ran, ..tx.done()? })
     }
 
     /// Commits; an error means that nothing counts.
@@ -216,6 +224,8 @@ impl Database {
 
 /// What the jobs of a transaction did.
 struct Done {
+    /// So many jobs ran; the others have to wait for the next turn.
+    ran: usize,
     wrote: bool,
     /// Replicas that are owed something by it.
     called: BTreeSet<i64>,
@@ -236,7 +246,7 @@ fn begin(session: &mut Session, reach: Reach, number: i64) -> Result<Option<i64>
 }
 
 impl serve::Database for Database {
-    fn commit(&mut self, batch: &mut [Box<dyn Job>], reach: Reach, cut: &Cut) -> Result<()> {
+    fn commit(&mut self, batch: &mut [Box<dyn Job>], reach: Reach, cut: &Cut) -> Result<usize> {
         let first = self.begin(reach)?;
         let ran = self.run(batch, first);
         let failed = self.session.as_ref().and_then(Session::failed).cloned();
@@ -249,7 +259,7 @@ impl serve::Database for Database {
         };
         if done.undone {
             self.roll_back();
-            return Ok(());
+            return Ok(done.ran);
         }
         if done.wrote {
             cut.at(Moment::Before)?;
@@ -258,7 +268,10 @@ impl serve::Database for Database {
             self.roll_back();
             return Err(error);
         }
-        if done.wrote { cut.at(Moment::After) } else { Ok(()) }
+        if done.wrote {
+            cut.at(Moment::After)?;
+        }
+        Ok(done.ran)
     }
 
     fn close(mut self) {

@@ -136,8 +136,9 @@ impl Database {
 }
 
 impl serve::Database for Database {
-    fn commit(&mut self, batch: &mut [Box<dyn Job>], _: Reach, cut: &Cut) -> Result<()> {
-        self.unfolded += batch.len();
+    fn commit(&mut self, batch: &mut [Box<dyn Job>], _: Reach, cut: &Cut) -> Result<usize> {
+        let all = batch.len();
+        self.unfolded += all;
         let transaction =
             self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let before = transaction.total_changes();
@@ -146,7 +147,7 @@ impl serve::Database for Database {
             // Alone, a job needs no savepoint of its own.
             if !serve::run(only, &mut tx) {
                 transaction.rollback()?;
-                return Ok(());
+                return Ok(all);
             }
         } else {
             // By hand, because `Transaction::savepoint` compiles its statements each time.
@@ -164,7 +165,10 @@ impl serve::Database for Database {
             cut.at(Moment::Before)?;
         }
         transaction.commit()?;
-        if wrote { cut.at(Moment::After) } else { Ok(()) }
+        if wrote {
+            cut.at(Moment::After)?;
+        }
+        Ok(all)
     }
 
     fn rests_after(&self) -> Option<Duration> {
