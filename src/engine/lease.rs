@@ -153,11 +153,9 @@ impl Engine {
         }
     }
 
-    /// Tells other replicas what Slack has limited, for ever: the limits are the token's, not a process's.
+    /// Keeps what Slack has limited, for ever: the limits are the token's, and hold for other replicas
+    /// and for the next start.
     pub(super) async fn keep_limits(&self) {
-        if !self.store().is_shared() {
-            return std::future::pending().await;
-        }
         let mut limits = self.parts().queue.limits();
         loop {
             let limited = match limits.recv().await {
@@ -170,11 +168,20 @@ impl Engine {
                 Some(channel) => format!("{} {channel}", limited.method),
                 None => limited.method,
             };
-            let limit = Limit { lane, until: self.clock().now().plus(limited.wait) };
-            if let Err(error) = self.store().transact_claimed(move |tx| tx.keep_limit(&limit)).await {
-                self.store_failed("telling the other replicas of a limit", &error);
+            let (limit, now) = (Limit { lane, wait: limited.wait }, self.clock().now());
+            if let Err(error) = self.store().transact(move |tx| tx.keep_limit(&limit, now)).await {
+                self.store_failed("keeping a limit of Slack", &error);
             }
         }
+    }
+
+    /// A limit that another process met, or this one in its former life.
+    pub(super) fn learn(&self, limit: &Limit) {
+        let (method, channel) = match limit.lane.split_once(' ') {
+            Some((method, channel)) => (method, Some(channel.to_owned())),
+            None => (limit.lane.as_str(), None),
+        };
+        self.parts().queue.limit(&Limited { method: method.to_owned(), channel, wait: limit.wait });
     }
 
     /// One look. It goes before other transactions: a replica that is busy must not look like one that is gone.
@@ -182,7 +189,7 @@ impl Engine {
         let (engine, now) = (self.clone(), self.clock().now());
         let begun = Arc::new(Mutex::new((Vec::new(), Vec::new())));
         let beginning = Arc::clone(&begun);
-        let found = self.store().transact_first(move |tx| {
+        let found = self.store().transact_next(move |tx| {
             let mut newest = i64::MIN;
             let mut begin = |tx: &mut dyn Tx, since: i64| {
                 let mut all = Vec::new();
@@ -257,14 +264,7 @@ impl Engine {
             // What it had heard and not kept is still in the channels.
             self.delivery_lost();
         }
-        for limit in &found.limits {
-            let (method, channel) = match limit.lane.split_once(' ') {
-                Some((method, channel)) => (method, Some(channel.to_owned())),
-                None => (limit.lane.as_str(), None),
-            };
-            let wait = self.clock().now().until(limit.until);
-            self.parts().queue.limit(&Limited { method: method.to_owned(), channel, wait });
-        }
+        found.limits.iter().for_each(|limit| self.learn(limit));
         if let Some(due) = found.due_at {
             self.alarm().set(due);
         }

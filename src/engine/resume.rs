@@ -17,7 +17,7 @@ impl Engine {
     pub(super) async fn resume(&self) -> store::Result<()> {
         let now = self.clock().now();
         let (answers, messages) = (now.plus(PATIENCE), now.plus(SLACKS_PATIENCE));
-        let (open, owed, notices) = self
+        let (open, owed, notices, limits) = self
             .store()
             .transact(move |tx| {
                 tx.claim_orphans()?;
@@ -43,7 +43,7 @@ impl Engine {
                         Err(error) => return Err(error),
                     }
                 }
-                Ok((tx.claimed_remediations()?, owed, tx.owed_notices()?))
+                Ok((tx.claimed_remediations()?, owed, tx.owed_notices()?, tx.limits(now)?))
             })
             .await?;
         if !open.is_empty() || !owed.is_empty() {
@@ -55,6 +55,7 @@ impl Engine {
                 owed.len()
             );
         }
+        limits.iter().for_each(|limit| self.learn(limit));
         for remediation in open {
             self.mind(Arc::new(remediation));
         }

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::config::Postgres;
 pub use postgres::{Seen, look};
-use serve::{Asked, Job, Reach};
+use serve::{Asked, Job, Reach, Turn};
 pub use serve::{Cut, Moment, Verdict};
 pub use sqlite::backup;
 pub use tx::{
@@ -56,7 +56,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 struct Typed<F, R> {
     reach: Reach,
-    first: bool,
+    turn: Turn,
     work: Option<F>,
     result: Option<Result<R>>,
     reply: oneshot::Sender<Result<R>>,
@@ -71,8 +71,8 @@ where
         self.reach
     }
 
-    fn is_first(&self) -> bool {
-        self.first
+    fn turn(&self) -> Turn {
+        self.turn
     }
 
     fn run(&mut self, tx: &mut dyn Tx) -> bool {
@@ -228,7 +228,7 @@ impl Store {
         F: FnOnce(&mut dyn Tx) -> Result<R> + Send + 'static,
         R: Send + 'static,
     {
-        self.ask(Reach::Everything, false, work)
+        self.ask(Reach::Everything, Turn::After, work)
     }
 
     /// As [`Store::transact`] for what somebody waits for by the clock: it goes before what was asked for
@@ -239,7 +239,16 @@ impl Store {
         F: FnOnce(&mut dyn Tx) -> Result<R> + Send + 'static,
         R: Send + 'static,
     {
-        self.ask(Reach::Everything, true, work)
+        self.ask(Reach::Everything, Turn::First, work)
+    }
+
+    /// As [`Store::transact`], next whatever waits: a beat that comes late is taken for a death.
+    pub fn transact_next<R, F>(&self, work: F) -> impl Future<Output = Result<R>> + Send + use<R, F>
+    where
+        F: FnOnce(&mut dyn Tx) -> Result<R> + Send + 'static,
+        R: Send + 'static,
+    {
+        self.ask(Reach::Everything, Turn::Next, work)
     }
 
     /// As [`Store::transact`] for `work` that touches only what this process has claimed: it does not
@@ -249,13 +258,13 @@ impl Store {
         F: FnOnce(&mut dyn Tx) -> Result<R> + Send + 'static,
         R: Send + 'static,
     {
-        self.ask(Reach::Claimed, false, work)
+        self.ask(Reach::Claimed, Turn::After, work)
     }
 
     fn ask<R, F>(
         &self,
         reach: Reach,
-        first: bool,
+        turn: Turn,
         work: F,
     ) -> impl Future<Output = Result<R>> + Send + use<R, F>
     where
@@ -263,7 +272,7 @@ impl Store {
         R: Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job = Typed { reach, first, work: Some(work), result: None, reply };
+        let job = Typed { reach, turn, work: Some(work), result: None, reply };
         let sent = self.jobs.send(Asked::Work(Box::new(job))).map_err(|_| Error::Stopped);
         async move {
             sent?;

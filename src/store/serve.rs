@@ -26,11 +26,21 @@ pub(super) enum Reach {
     Claimed,
 }
 
+/// When a transaction's turn is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Before all that waits.
+    Next,
+    /// After its like, before the others.
+    First,
+    After,
+}
+
 /// One transaction waiting for the store's thread.
 pub(super) trait Job: Send {
     fn reach(&self) -> Reach;
     /// Whether it goes before others.
-    fn is_first(&self) -> bool;
+    fn turn(&self) -> Turn;
     /// Runs inside the transaction; false rolls this job back.
     fn run(&mut self, tx: &mut dyn Tx) -> bool;
     /// Tells whoever waits, after the commit (or its failure).
@@ -117,6 +127,8 @@ pub(super) trait Database {
 struct Waiting {
     first: VecDeque<Box<dyn Job>>,
     others: VecDeque<Box<dyn Job>>,
+    /// The last commit was over before any of the others had run; they begin the next.
+    passed_over: bool,
     closing: Option<oneshot::Sender<()>>,
 }
 
@@ -125,8 +137,11 @@ impl Waiting {
     fn take(&mut self, asked: Asked) {
         match asked {
             _ if self.closing.is_some() => {}
-            Asked::Work(job) if job.is_first() => self.first.push_back(job),
-            Asked::Work(job) => self.others.push_back(job),
+            Asked::Work(job) => match job.turn() {
+                Turn::Next => self.first.push_front(job),
+                Turn::First => self.first.push_back(job),
+                Turn::After => self.others.push_back(job),
+            },
             Asked::Close(done) => self.closing = Some(done),
         }
     }
@@ -136,18 +151,24 @@ impl Waiting {
     }
 
     /// These got no turn; they are the next of their kind.
-    fn put_back(&mut self, jobs: impl DoubleEndedIterator<Item = Box<dyn Job>>) {
+    fn put_back(&mut self, ran: &[Box<dyn Job>], jobs: impl DoubleEndedIterator<Item = Box<dyn Job>>) {
+        let ran_first = ran.iter().all(|job| job.turn() != Turn::After);
         for job in jobs.rev() {
-            let line = if job.is_first() { &mut self.first } else { &mut self.others };
+            let line = if job.turn() == Turn::After { &mut self.others } else { &mut self.first };
             line.push_front(job);
         }
+        self.passed_over = ran_first && !self.others.is_empty();
     }
 
     /// Who shares the next commit.
     fn next(&mut self) -> Vec<Box<dyn Job>> {
         let first = self.first.len().min(SHARED.saturating_sub(self.others.len()).max(FIRST));
         let others = self.others.len().min(SHARED - first);
-        self.first.drain(..first).chain(self.others.drain(..others)).collect()
+        let (first, others) = (self.first.drain(..first), self.others.drain(..others));
+        match std::mem::take(&mut self.passed_over) {
+            true => others.chain(first).collect(),
+            false => first.chain(others).collect(),
+        }
     }
 }
 
@@ -192,7 +213,8 @@ pub(super) fn serve(mut database: impl Database, queue: &Receiver<Asked>, cut: &
                 tracing::error!(%error, transactions = batch.len(), "the store could not commit; nothing of this batch counts");
             }
             if let Ok(ran) = committed {
-                waiting.put_back(batch.drain(ran..));
+                let rest = batch.split_off(ran);
+                waiting.put_back(batch, rest.into_iter());
             }
             for job in batch.drain(..) {
                 job.finish(committed.clone().map(drop));

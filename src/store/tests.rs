@@ -1,5 +1,6 @@
 //! The store by its contract, the same list on every database, and by what can go wrong with a file.
 
+mod claims;
 mod columns;
 mod contract;
 mod copies;
@@ -94,6 +95,11 @@ macro_rules! on_every_database {
 }
 
 on_every_database! {
+    claims:
+        a_notice_is_owed_until_it_is_settled,
+        what_a_closed_process_has_claimed_is_claimed_by_the_next,
+        a_limit_holds_until_it_is_over_and_the_longer_one_counts,
+        a_step_is_kept_whole;
     contract:
         a_delivery_is_taken_once,
         an_alert_is_kept_with_its_place_and_read_back,

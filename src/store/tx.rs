@@ -1,5 +1,7 @@
 //! What a transaction can read and write; one implementation per database.
 
+use std::time::Duration;
+
 use crate::alert::{Alert, Origin};
 use crate::gate::Pause;
 use crate::lifecycle::{Effect, Outcome, Remediation, RemediationId};
@@ -85,7 +87,8 @@ pub struct Notice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
     pub lane: String,
-    pub until: Timestamp,
+    /// From the moment of telling or asking, so that no two clocks are compared.
+    pub wait: Duration,
 }
 
 /// A replica as others see it.
@@ -340,8 +343,8 @@ pub trait Tx {
     /// and [`Tx::owed_notices`] from then on.
     fn claim_orphans(&mut self) -> Result<Orphans>;
 
-    /// Keeps a limit, unless a later one is kept.
-    fn keep_limit(&mut self, limit: &Limit) -> Result<()>;
+    /// Keeps a limit, unless a later one is kept. `now` where the database has no clock of its own.
+    fn keep_limit(&mut self, limit: &Limit, now: Timestamp) -> Result<()>;
     /// Limits that are not over, and forgets the others.
     fn limits(&mut self, now: Timestamp) -> Result<Vec<Limit>>;
 

@@ -65,8 +65,8 @@ pub(super) async fn run(shared: Arc<Shared>, mut stream: WebSocket) {
 }
 
 fn count(shared: &Arc<Shared>) {
-    let open = shared.wire().connections.len();
-    shared.update(|view| view.connections = open);
+    // Counted within the update: of two that come at once the later count must stand.
+    shared.update(|view| view.connections = shared.wire().connections.len());
 }
 
 async fn converse(

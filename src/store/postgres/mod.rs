@@ -155,13 +155,12 @@ impl Database {
         if begun.is_err() && self.session.as_ref().is_none_or(Session::is_lost) {
             begun = begin(self.session()?, reach, number);
         }
-        match begun? {
-            Some(first) => Ok(first),
-            None => {
-                self.roll_back();
-                Err(Error::Fenced)
-            }
+        let begun = begun.and_then(|first| first.ok_or(Error::Fenced));
+        if begun.is_err() {
+            // What began and came no further (the lock was not free in time) is in the way of all that follow.
+            self.roll_back();
         }
+        begun
     }
 
     fn roll_back(&mut self) {

@@ -132,3 +132,12 @@ pub(super) const SETTLE: &str = "DELETE FROM outbox
 pub(super) const NOTE: &str = "INSERT INTO notes (name, value, at)
     SELECT * FROM unnest($1::text[], $2::text[], $3::int8[])
     ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at";
+
+/// A limit: $1 its lane, $2 the milliseconds until it is over, by the one clock that all replicas share.
+pub(super) const KEEP_LIMIT: &str = "INSERT INTO limits (lane, until)
+    VALUES ($1, (extract(epoch FROM clock_timestamp()) * 1000)::int8 + $2::int8)
+    ON CONFLICT (lane) DO UPDATE SET until = greatest(limits.until, excluded.until)";
+pub(super) const LIMITS: &str = "SELECT lane, until - (extract(epoch FROM clock_timestamp()) * 1000)::int8
+    FROM limits ORDER BY lane";
+pub(super) const FORGET_LIMITS: &str =
+    "DELETE FROM limits WHERE until <= (extract(epoch FROM clock_timestamp()) * 1000)::int8";

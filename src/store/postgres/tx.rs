@@ -2,6 +2,8 @@
 
 use tokio_postgres::Row;
 
+use std::time::Duration;
+
 use super::work::{PostgresTx, text, values};
 use super::{sql, trim};
 use crate::alert::{Origin, Status};
@@ -415,22 +417,26 @@ impl Tx for PostgresTx<'_> {
         Ok(Orphans { open, owed: owed.map_or(0, |owed| usize::try_from(owed).unwrap_or(0)) })
     }
 
-    fn keep_limit(&mut self, limit: &Limit) -> Result<()> {
-        self.later(
-            "INSERT INTO limits (lane, until) VALUES ($1, $2)
-             ON CONFLICT (lane) DO UPDATE SET until = greatest(limits.until, excluded.until)",
-            values![text(&limit.lane), limit.until.0],
-        );
+    fn keep_limit(&mut self, limit: &Limit, _: Timestamp) -> Result<()> {
+        let wait = i64::try_from(limit.wait.as_millis()).unwrap_or(i64::MAX);
+        self.later(sql::KEEP_LIMIT, values![text(&limit.lane), wait]);
         Ok(())
     }
 
-    fn limits(&mut self, now: Timestamp) -> Result<Vec<Limit>> {
-        let gone = self.one::<i64>("SELECT count(*) FROM limits WHERE until <= $1", values![now.0])?;
-        if gone != Some(0) {
-            self.later("DELETE FROM limits WHERE until <= $1", values![now.0]);
+    fn limits(&mut self, _: Timestamp) -> Result<Vec<Limit>> {
+        let (mut limits, mut over) = (Vec::new(), false);
+        for row in self.rows(sql::LIMITS, values![])? {
+            match u64::try_from(row.get::<_, i64>(1)) {
+                Ok(left) if left > 0 => {
+                    limits.push(Limit { lane: row.get(0), wait: Duration::from_millis(left) });
+                }
+                _ => over = true,
+            }
         }
-        let rows = self.rows("SELECT lane, until FROM limits ORDER BY lane", values![])?;
-        Ok(rows.iter().map(|row| Limit { lane: row.get(0), until: Timestamp(row.get(1)) }).collect())
+        if over {
+            self.later(sql::FORGET_LIMITS, values![]);
+        }
+        Ok(limits)
     }
 
     fn insert_pause(&mut self, pause: &Pause) -> Result<i64> {

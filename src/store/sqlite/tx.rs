@@ -421,11 +421,11 @@ impl Tx for SqliteTx<'_> {
         Ok(Orphans { open, owed: owed + told })
     }
 
-    fn keep_limit(&mut self, limit: &Limit) -> Result<()> {
+    fn keep_limit(&mut self, limit: &Limit, now: Timestamp) -> Result<()> {
         self.run(
             "INSERT INTO limits (lane, until) VALUES (?1, ?2)
              ON CONFLICT (lane) DO UPDATE SET until = max(until, excluded.until)",
-            params![limit.lane, limit.until.0],
+            params![limit.lane, now.plus(limit.wait).0],
         )?;
         Ok(())
     }
@@ -433,7 +433,7 @@ impl Tx for SqliteTx<'_> {
     fn limits(&mut self, now: Timestamp) -> Result<Vec<Limit>> {
         self.run("DELETE FROM limits WHERE until <= ?1", params![now.0])?;
         self.all("SELECT lane, until FROM limits ORDER BY lane", [], |row| {
-            Ok(Limit { lane: row.get(0)?, until: Timestamp(row.get(1)?) })
+            Ok(Limit { lane: row.get(0)?, wait: now.until(Timestamp(row.get(1)?)) })
         })
     }
 

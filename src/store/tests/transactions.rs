@@ -66,7 +66,9 @@ pub(super) async fn what_goes_first_overtakes_the_others_and_stops_none(at_: &im
     };
     let others: Vec<_> = (0..300).map(|_| store.transact(says("other"))).collect();
     let first: Vec<_> = (0..300).map(|_| store.transact_first(says("first"))).collect();
+    let next = store.transact_next(says("next"));
     drop(go);
+    next.await.unwrap();
     for other in others {
         other.await.unwrap();
     }
@@ -74,7 +76,8 @@ pub(super) async fn what_goes_first_overtakes_the_others_and_stops_none(at_: &im
         first.await.unwrap();
     }
     let order = order.lock().unwrap();
-    assert!(order.iter().take(100).all(|word| *word == "first"), "{order:?}");
+    assert_eq!(order[0], "next", "before all that waits");
+    assert!(order[1..100].iter().all(|word| *word == "first"), "{order:?}");
     let last = order.iter().rposition(|word| *word == "first").unwrap();
     let passed = order[..last].iter().filter(|word| **word == "other").count();
     assert!((1..200).contains(&passed), "{passed} others came before the last that goes first");

@@ -40,11 +40,19 @@ fn opened(view: &View) -> usize {
 /// From `since` on: when the first line is there, and when all are, counted from `before` openings.
 async fn back(place: &Place, before: usize, since: Instant) -> (Duration, Duration) {
     let first = |view: &View| opened(view) > before && view.connections() > 0;
-    place.workspace.wait_until(BOUND, first).await.unwrap();
+    let came = place.workspace.wait_until(BOUND, first).await;
+    let (count, calls) = place.workspace.view(|view| (view.connections(), opened(view)));
+    assert!(came.is_ok(), "{count} lines, {calls} openings, {before} before: {}", place.bot.tail());
     let one = since.elapsed();
     let all = |view: &View| opened(view) >= before + LINES && view.connections() == LINES;
     let come = place.workspace.wait_until(BOUND, all).await;
     assert!(come.is_ok(), "{} lines: {}", place.workspace.connections(), place.bot.tail());
+    // Those that were told to go are counted until they went; each new one has to be up as well.
+    let up = || place.bot.log().matches("\"connected to Slack\"").count();
+    while up() < place.workspace.view(opened) {
+        assert!(since.elapsed() < BOUND, "{} lines are up: {}", up(), place.bot.tail());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     (one, since.elapsed())
 }
 
