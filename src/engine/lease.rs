@@ -18,6 +18,9 @@ use crate::slack::Limited;
 use crate::store::{self, Beat, Limit, Notice, Owed, Tx};
 use crate::time::Timestamp;
 
+/// Between two looks, however often others call: each look costs all replicas a turn at the database.
+const REST: Duration = Duration::from_millis(20);
+
 /// How replicas tell that one of them is gone. All replicas on one database have to have the same: nobody
 /// may take over while the one before still holds its lease. Only tests have other times than the default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +111,18 @@ impl Others {
     }
 }
 
-/// What one beat found.
+/// What a look is for.
+enum Look {
+    /// Shows that this process lives, takes those that are silent off the list, claims what nobody has,
+    /// and finds all that is owed here.
+    Beat { silent: Vec<Beat> },
+    /// Another replica called: what is owed here since this generation. Whatever else it misses the next
+    /// beat finds.
+    Call { since: i64 },
+}
+
+/// What a look found.
+#[derive(Default)]
 struct Found {
     all: Vec<Beat>,
     /// Effects that other replicas owed here, and those of replicas that are gone.
@@ -120,6 +134,8 @@ struct Found {
     buried: usize,
     due_at: Option<Timestamp>,
     limits: Vec<Limit>,
+    /// The newest generation that was seen.
+    newest: i64,
 }
 
 impl Engine {
@@ -130,15 +146,28 @@ impl Engine {
         }
         let patience = self.parts().lease.patience;
         let mut others = Others::new(patience);
-        let mut silent = Vec::new();
+        let (mut silent, mut newest) = (Vec::new(), i64::MIN);
+        let mut next = Instant::now();
         loop {
             let began = Instant::now();
-            match self.beat(std::mem::take(&mut silent)).await {
+            let beats = began >= next;
+            let look = match beats {
+                true => Look::Beat { silent: std::mem::take(&mut silent) },
+                false => Look::Call { since: newest },
+            };
+            if beats {
+                next = began + patience.beat;
+            }
+            match self.look_around(look).await {
                 Ok(found) => {
-                    self.parts().lease.renew(began);
-                    silent = others.look(self.store().number(), &found.all, Instant::now());
+                    newest = newest.max(found.newest);
+                    if beats {
+                        self.parts().lease.renew(began);
+                        silent = others.look(self.store().number(), &found.all, Instant::now());
+                    }
                     self.take_in_hand(found);
                     if !silent.is_empty() {
+                        next = began;
                         continue;
                     }
                 }
@@ -150,9 +179,13 @@ impl Engine {
                     others = Others::new(patience);
                 }
             }
+            let called = async {
+                tokio::time::sleep(REST).await;
+                self.store().called().await;
+            };
             tokio::select! {
-                () = tokio::time::sleep(patience.beat) => {}
-                () = self.store().called() => {}
+                () = tokio::time::sleep_until(next.into()) => {}
+                () = called => {}
             }
         }
     }
@@ -188,17 +221,18 @@ impl Engine {
         self.parts().queue.limit(&Limited { method: method.to_owned(), channel, wait: limit.wait });
     }
 
-    /// One beat: shows that this process lives, takes those that are `silent` off the list, claims what
-    /// nobody has, and begins what is owed here and not in hand.
-    async fn beat(&self, silent: Vec<Beat>) -> store::Result<Found> {
+    /// One look. It goes before other transactions: a replica that is busy must not look like one that is gone.
+    async fn look_around(&self, look: Look) -> store::Result<Found> {
         let (engine, now) = (self.clone(), self.clock().now());
         let (answers, messages) = resume::moments_of_grace(now);
         let begun = Arc::new(Mutex::new((Vec::new(), Vec::new())));
         let beginning = Arc::clone(&begun);
         let found = self.store().transact_next(move |tx| {
-            let begin = |tx: &mut dyn Tx| {
+            let mut newest = i64::MIN;
+            let mut begin = |tx: &mut dyn Tx, since: i64| {
                 let mut all = Vec::new();
-                for owed in tx.owed()? {
+                for owed in tx.owed_since(since)? {
+                    newest = newest.max(owed.generation);
                     if engine.0.in_hand.begin(&owed) {
                         beginning.lock().unwrap_or_else(PoisonError::into_inner).0.push(owed.clone());
                         let remediation = tx.remediation(&owed.remediation)?.map(|(this, _)| this);
@@ -214,13 +248,22 @@ impl Engine {
                 }
                 store::Result::Ok((all, notices))
             };
+            let fresh = |notices: Vec<Notice>| notices.into_iter().map(|notice| (notice, false)).collect();
+            let silent = match look {
+                Look::Beat { silent } => silent,
+                Look::Call { since } => {
+                    let (owed, first) = begin(tx, since)?;
+                    let (due_at, notices) = (tx.next_due_at()?, fresh(first));
+                    return Ok(Found { fresh: owed, notices, due_at, newest, ..Found::default() });
+                }
+            };
             let all = tx.beat()?;
             let mut buried = 0;
             for beat in silent {
                 buried += usize::from(tx.bury(beat)?);
             }
-            let (fresh, first) = begin(tx)?;
-            let mut notices: Vec<(Notice, bool)> = first.into_iter().map(|notice| (notice, false)).collect();
+            let (owed, first) = begin(tx, i64::MIN)?;
+            let mut notices: Vec<(Notice, bool)> = fresh(first);
             let orphans = tx.claim_orphans()?;
             let mut claimed = Vec::new();
             for id in &orphans.open {
@@ -235,12 +278,12 @@ impl Engine {
             }
             let mut taken_over = Vec::new();
             if orphans.owed > 0 {
-                let (effects, more) = begin(tx)?;
+                let (effects, more) = begin(tx, i64::MIN)?;
                 taken_over = effects;
                 notices.extend(more.into_iter().map(|notice| (notice, true)));
             }
             let (due_at, limits) = (tx.next_due_at()?, tx.limits(now)?);
-            Ok(Found { all, fresh, taken_over, notices, claimed, buried, due_at, limits })
+            Ok(Found { all, fresh: owed, taken_over, notices, claimed, buried, due_at, limits, newest })
         });
         let found = found.await;
         if found.is_err() {

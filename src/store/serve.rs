@@ -101,8 +101,9 @@ impl Cut {
 /// A database, as the store's thread drives it.
 pub(super) trait Database {
     /// Runs jobs in one transaction, undoes those that say no, asks `cut` where something was written,
-    /// and commits. An error means that nothing of it counts.
-    fn commit(&mut self, batch: &mut [Box<dyn Job>], reach: Reach, cut: &Cut) -> Result<()>;
+    /// and commits. So many of them ran, the first ones; the others are for a later commit. An error means
+    /// that nothing of it counts.
+    fn commit(&mut self, batch: &mut [Box<dyn Job>], reach: Reach, cut: &Cut) -> Result<usize>;
 
     /// Whether what reaches only what is claimed is better committed on its own.
     fn splits(&self) -> bool {
@@ -126,6 +127,8 @@ pub(super) trait Database {
 struct Waiting {
     first: VecDeque<Box<dyn Job>>,
     others: VecDeque<Box<dyn Job>>,
+    /// The last commit was over before any of the others had run; they begin the next.
+    passed_over: bool,
     closing: Option<oneshot::Sender<()>>,
 }
 
@@ -147,11 +150,25 @@ impl Waiting {
         self.first.is_empty() && self.others.is_empty()
     }
 
+    /// These got no turn; they are the next of their kind.
+    fn put_back(&mut self, ran: &[Box<dyn Job>], jobs: impl DoubleEndedIterator<Item = Box<dyn Job>>) {
+        let ran_first = ran.iter().all(|job| job.turn() != Turn::After);
+        for job in jobs.rev() {
+            let line = if job.turn() == Turn::After { &mut self.others } else { &mut self.first };
+            line.push_front(job);
+        }
+        self.passed_over = ran_first && !self.others.is_empty();
+    }
+
     /// Who shares the next commit.
     fn next(&mut self) -> Vec<Box<dyn Job>> {
         let first = self.first.len().min(SHARED.saturating_sub(self.others.len()).max(FIRST));
         let others = self.others.len().min(SHARED - first);
-        self.first.drain(..first).chain(self.others.drain(..others)).collect()
+        let (first, others) = (self.first.drain(..first), self.others.drain(..others));
+        match std::mem::take(&mut self.passed_over) {
+            true => others.chain(first).collect(),
+            false => first.chain(others).collect(),
+        }
     }
 }
 
@@ -195,8 +212,12 @@ pub(super) fn serve(mut database: impl Database, queue: &Receiver<Asked>, cut: &
             if let Err(error) = &committed {
                 tracing::error!(%error, transactions = batch.len(), "the store could not commit; nothing of this batch counts");
             }
+            if let Ok(ran) = committed {
+                let rest = batch.split_off(ran);
+                waiting.put_back(batch, rest.into_iter());
+            }
             for job in batch.drain(..) {
-                job.finish(committed.clone());
+                job.finish(committed.clone().map(drop));
             }
         }
     }

@@ -322,7 +322,11 @@ pub trait Tx {
     /// The effect is done. Where it was owed anew meanwhile, the newer one stays owed.
     fn settle(&mut self, owed: &Owed) -> Result<()>;
     /// All that is owed and claimed by this replica, oldest first.
-    fn owed(&mut self) -> Result<Vec<Owed>>;
+    fn owed(&mut self) -> Result<Vec<Owed>> {
+        self.owed_since(i64::MIN)
+    }
+    /// The same of what was owed after this generation.
+    fn owed_since(&mut self, generation: i64) -> Result<Vec<Owed>>;
 
     /// Owes a post; claimed by this replica.
     fn owe_notice(&mut self, notice: &Notice) -> Result<()>;

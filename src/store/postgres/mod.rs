@@ -32,6 +32,8 @@ use crate::config::Postgres;
 
 /// Transactions wait so long for a database that is away; then they fail, so that who asked can say so.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// After so long under the lock the other replicas come first, with all they have to say and to show.
+const TURN: Duration = Duration::from_millis(100);
 /// Between two tries to connect.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -153,13 +155,12 @@ impl Database {
         if begun.is_err() && self.session.as_ref().is_none_or(Session::is_lost) {
             begun = begin(self.session()?, reach, number);
         }
-        match begun? {
-            Some(first) => Ok(first),
-            None => {
-                self.roll_back();
-                Err(Error::Fenced)
-            }
+        let begun = begun.and_then(|first| first.ok_or(Error::Fenced));
+        if begun.is_err() {
+            // What began and came no further (the lock was not free in time) is in the way of all that follow.
+            self.roll_back();
         }
+        begun
     }
 
     fn roll_back(&mut self) {
@@ -176,12 +177,18 @@ impl Database {
     fn run(&mut self, batch: &mut [Box<dyn Job>], first: i64) -> Result<Done> {
         let session = self.session.as_mut().ok_or(Error::Stopped)?;
         let mut tx = PostgresTx::new(session, self.number, first, batch.len() > 1);
+        let began = Instant::now();
+        let mut ran = 0;
         for job in batch {
             tx.begin_job();
             let keep = serve::run(job, &mut tx);
             tx.end_job(keep)?;
+            ran += 1;
+            if began.elapsed() >= TURN {
+                break;
+            }
         }
-        tx.done()
+        Ok(Done { ran, ..tx.done()? })
     }
 
     /// Commits; an error means that nothing counts.
@@ -216,6 +223,8 @@ impl Database {
 
 /// What the jobs of a transaction did.
 struct Done {
+    /// So many jobs ran; the others have to wait for the next turn.
+    ran: usize,
     wrote: bool,
     /// Replicas that are owed something by it.
     called: BTreeSet<i64>,
@@ -236,7 +245,7 @@ fn begin(session: &mut Session, reach: Reach, number: i64) -> Result<Option<i64>
 }
 
 impl serve::Database for Database {
-    fn commit(&mut self, batch: &mut [Box<dyn Job>], reach: Reach, cut: &Cut) -> Result<()> {
+    fn commit(&mut self, batch: &mut [Box<dyn Job>], reach: Reach, cut: &Cut) -> Result<usize> {
         let first = self.begin(reach)?;
         let ran = self.run(batch, first);
         let failed = self.session.as_ref().and_then(Session::failed).cloned();
@@ -249,7 +258,7 @@ impl serve::Database for Database {
         };
         if done.undone {
             self.roll_back();
-            return Ok(());
+            return Ok(done.ran);
         }
         if done.wrote {
             cut.at(Moment::Before)?;
@@ -258,7 +267,10 @@ impl serve::Database for Database {
             self.roll_back();
             return Err(error);
         }
-        if done.wrote { cut.at(Moment::After) } else { Ok(()) }
+        if done.wrote {
+            cut.at(Moment::After)?;
+        }
+        Ok(done.ran)
     }
 
     fn close(mut self, cut: &Cut) {

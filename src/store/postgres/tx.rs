@@ -354,9 +354,10 @@ impl Tx for PostgresTx<'_> {
         Ok(())
     }
 
-    fn owed(&mut self) -> Result<Vec<Owed>> {
-        let sql = "SELECT remediation, effect, generation FROM outbox WHERE claimed_by = $1 ORDER BY id";
-        let rows = self.rows(sql, values![self.me])?;
+    fn owed_since(&mut self, generation: i64) -> Result<Vec<Owed>> {
+        let sql = "SELECT remediation, effect, generation FROM outbox
+                   WHERE claimed_by = $1 AND generation > $2 ORDER BY id";
+        let rows = self.rows(sql, values![self.me, generation])?;
         let read = rows.iter().map(|row| {
             let effect = serde_json::Value::String(row.get(1));
             let effect: Effect = serde_json::from_value(effect).map_err(corrupt("effect"))?;

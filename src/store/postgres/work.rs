@@ -142,7 +142,7 @@ impl<'a> PostgresTx<'a> {
             let (kept, at): (Vec<String>, Vec<Option<i64>>) = kept.into_iter().unzip();
             self.session.send(sql::NOTE, values![names, kept, at])?;
         }
-        Ok(Done { wrote: self.wrote, called: self.called, undone: self.undone && !self.shared })
+        Ok(Done { ran: 0, wrote: self.wrote, called: self.called, undone: self.undone && !self.shared })
     }
 
     /// Sends what was held back: what follows may read it.

@@ -139,8 +139,9 @@ impl Database {
     }
 
     /// Runs jobs in one transaction and commits those that say yes.
-    fn transact(&mut self, batch: &mut [Box<dyn Job>], cut: &Cut) -> Result<()> {
-        self.unfolded += batch.len();
+    fn transact(&mut self, batch: &mut [Box<dyn Job>], cut: &Cut) -> Result<usize> {
+        let all = batch.len();
+        self.unfolded += all;
         let transaction =
             self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let before = transaction.total_changes();
@@ -150,7 +151,7 @@ impl Database {
             if !serve::run(only, &mut tx) {
                 tx.roles.forget();
                 transaction.rollback()?;
-                return Ok(());
+                return Ok(all);
             }
         } else {
             // By hand, because `Transaction::savepoint` compiles its statements each time.
@@ -169,12 +170,15 @@ impl Database {
             cut.at(Moment::Before)?;
         }
         transaction.commit()?;
-        if wrote { cut.at(Moment::After) } else { Ok(()) }
+        if wrote {
+            cut.at(Moment::After)?;
+        }
+        Ok(all)
     }
 }
 
 impl serve::Database for Database {
-    fn commit(&mut self, batch: &mut [Box<dyn Job>], _: Reach, cut: &Cut) -> Result<()> {
+    fn commit(&mut self, batch: &mut [Box<dyn Job>], _: Reach, cut: &Cut) -> Result<usize> {
         let committed = self.transact(batch, cut);
         if committed.is_err() {
             self.roles.forget();

@@ -358,10 +358,11 @@ impl Tx for SqliteTx<'_> {
         Ok(())
     }
 
-    fn owed(&mut self) -> Result<Vec<Owed>> {
-        let sql = "SELECT remediation, effect, generation FROM outbox WHERE claimed_by = ?1 ORDER BY id";
+    fn owed_since(&mut self, generation: i64) -> Result<Vec<Owed>> {
+        let sql = "SELECT remediation, effect, generation FROM outbox
+                   WHERE claimed_by = ?1 AND generation > ?2 ORDER BY id";
         let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?));
-        let rows = self.all(sql, params![self.me], read)?;
+        let rows = self.all(sql, params![self.me, generation], read)?;
         rows.into_iter()
             .map(|(remediation, effect, generation)| {
                 let effect: Effect =

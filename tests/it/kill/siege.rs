@@ -70,8 +70,8 @@ impl Siege {
             figures.starts.push(replica.ready().await);
         }
 
-        let killed = AtomicUsize::new(0);
-        let killing = self.kill(&mut replicas, &mut rng, &killed, &mut figures);
+        let (killed, come) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let killing = self.kill(&mut replicas, &mut rng, (&killed, &come), &mut figures);
         let raging = async {
             let mut pace = fastrand::Rng::with_seed(seed);
             while killed.load(Ordering::Relaxed) < self.kills || stream.come() < self.alerts {
@@ -79,6 +79,7 @@ impl Siege {
                 let share = self.alerts * (killed.load(Ordering::Relaxed) + 1) / self.kills;
                 if stream.come() < share.min(self.alerts) && pace.u8(..3) == 0 {
                     stream.post();
+                    come.store(stream.come(), Ordering::Relaxed);
                 }
                 stream.look();
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -142,10 +143,14 @@ impl Siege {
         &self,
         replicas: &mut [Replica],
         rng: &mut fastrand::Rng,
-        killed: &AtomicUsize,
+        (killed, come): (&AtomicUsize, &AtomicUsize),
         figures: &mut Figures,
     ) {
-        for _ in 0..self.kills {
+        for number in 0..self.kills {
+            // The kills are spread over the stream too, however slowly the machine lets it come.
+            while come.load(Ordering::Relaxed) < self.alerts * number / self.kills {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
             let victim = rng.usize(..replicas.len());
             let victim = &mut replicas[victim];
             // Squared, so that short lives are the commoner ones.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use heal::sandbox::fleet::{Content, Document, HostSpec};
 use heal::sandbox::workspace::{Posting, View, Workspace};
 
-use super::told::{Told, missed_now, told};
+use super::told::{Told, missed_since, told};
 use crate::story::alert::attachments;
 use crate::story::{CHANNEL, SRE};
 
@@ -21,6 +21,9 @@ pub const UNFENCED: &str = "Document";
 pub const FAILS: &str = "Failing";
 /// Prints more than a message holds.
 pub const LONG: &str = "Long";
+
+/// So many open alerts are read at each look; more would take the machine from the bots.
+const AT_ONCE: usize = 64;
 
 /// The rule files' text.
 pub fn rules() -> String {
@@ -83,6 +86,8 @@ pub struct Stream {
     /// Of `messages`, those not seen to be over.
     open: Vec<usize>,
     pub alerts: usize,
+    /// The lists of missed alerts so far, out of so many calls.
+    missed: (Vec<String>, usize),
     presses: tokio::task::JoinSet<()>,
 }
 
@@ -100,6 +105,7 @@ impl Stream {
             messages: Vec::new(),
             open: Vec::new(),
             alerts,
+            missed: (Vec::new(), 0),
             presses: tokio::task::JoinSet::new(),
         }
     }
@@ -116,8 +122,8 @@ impl Stream {
     /// What is not over yet, for whoever reads the failure.
     pub fn open(&self) -> Vec<(&Message, Told)> {
         let all = self.open.iter().map(|at| &self.messages[*at]);
-        let missed = self.workspace.view(missed_now);
-        all.map(|message| (message, self.workspace.view(|view| told(view, message, &missed)))).collect()
+        let missed = &self.missed.0;
+        all.map(|message| (message, self.workspace.view(|view| told(view, message, missed)))).collect()
     }
 
     /// The next alert is posted; one of ten comes with a second host in the same message.
@@ -143,15 +149,20 @@ impl Stream {
         self.workspace.post_message(posting).unwrap()
     }
 
-    /// Looks at every open alert once: presses Approve where it is to be pressed, lets resolve what is
-    /// due, and forgets what is over.
+    /// Looks at open alerts, each in its turn: presses Approve where it is to be pressed, lets resolve what
+    /// is due, and forgets what is over.
     pub fn look(&mut self) {
         while self.presses.try_join_next().is_some() {}
+        let (lists, seen) = &mut self.missed;
+        lists.extend(self.workspace.view(|view| {
+            let from = std::mem::replace(seen, view.calls().len());
+            missed_since(view, from)
+        }));
+        let turn = self.open.len().min(AT_ONCE);
         let mut over = Vec::new();
-        let missed = self.workspace.view(missed_now);
-        for at in self.open.clone() {
+        for at in self.open[..turn].to_vec() {
             let message = &self.messages[at];
-            let told = self.workspace.view(|view: &View| told(view, message, &missed));
+            let told = self.workspace.view(|view: &View| told(view, message, &self.missed.0));
             let age = message.posted.elapsed();
             let due = message.early.map_or_else(|| told.has_run(message), |early| age >= early);
             if due && !message.resolved {
@@ -173,6 +184,7 @@ impl Stream {
                 }
             }
         }
+        self.open.rotate_left(turn);
         self.open.retain(|at| !over.contains(at));
     }
 }

@@ -45,7 +45,7 @@ pub struct Told {
     pub reactions: Vec<String>,
 }
 
-/// Reads all of it. `missed`: the lists of missed alerts, see [`missed_now`].
+/// Reads all of it. `missed`: the lists of missed alerts, see [`missed_since`].
 pub fn told(view: &View, message: &Message, missed: &[String]) -> Told {
     let mut told = Told::default();
     for said in view.thread(CHANNEL, &message.ts) {
@@ -70,10 +70,12 @@ pub fn told(view: &View, message: &Message, missed: &[String]) -> Told {
     told
 }
 
-/// The lists of missed alerts in the channel. Found by the calls that posted them, because reading a channel
-/// of thousands again and again is slow.
-pub fn missed_now(view: &View) -> Vec<String> {
-    let lists = view.calls_of("chat.postMessage").filter(|call| is_list(&call.body));
+/// Lists of missed alerts that were posted by calls from number `from` on. Found by the calls, and each call
+/// looked at once: reading a channel of thousands, or thousands of calls, again and again takes the
+/// machine from the bots.
+pub fn missed_since(view: &View, from: usize) -> Vec<String> {
+    let calls = view.calls().iter().skip(from).filter(|call| call.method == "chat.postMessage");
+    let lists = calls.filter(|call| is_list(&call.body));
     let found = lists.filter_map(|call| view.message(CHANNEL, call.answer["ts"].as_str()?));
     found.map(|said| said.read()).collect()
 }
