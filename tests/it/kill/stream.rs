@@ -160,7 +160,8 @@ impl Stream {
         }));
         let turn = self.open.len().min(AT_ONCE);
         let mut over = Vec::new();
-        for at in self.open[..turn].to_vec() {
+        let first: Vec<_> = self.open[..turn].to_vec();
+        for at in first {
             let message = &self.messages[at];
             let told = self.workspace.view(|view: &View| told(view, message, &self.missed.0));
             let age = message.posted.elapsed();
