@@ -23,6 +23,9 @@ use crate::web;
 /// Deliveries read from Slack and not yet handed to the store.
 const DELIVERIES: usize = 1024;
 
+/// A probe of the store that takes longer has failed.
+const STORE_ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+
 /// Secrets; from the environment only.
 #[derive(Clone, Debug, Default)]
 pub struct Secrets {
@@ -240,8 +243,12 @@ fn probes(
                 }
                 // Another value each time: SQLite writes no page for what it holds already.
                 let value = fastrand::u64(..).to_string();
-                if let Err(error) = store.transact(move |tx| tx.set_note("ready", &value)).await {
-                    problems.push(format!("the store cannot be written: {error}"));
+                let wrote = store.transact_first(move |tx| tx.set_note("ready", &value));
+                match tokio::time::timeout(STORE_ANSWERS_WITHIN, wrote).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => problems.push(format!("the store cannot be written: {error}")),
+                    // Whoever probes does not wait for ever either.
+                    Err(_) => problems.push("the store cannot be written: it does not answer".to_owned()),
                 }
                 problems
             })

@@ -148,9 +148,37 @@ pub fn redact(output: &str) -> String {
     text.into_owned()
 }
 
+/// The text with stars for the passwords in its URLs (`scheme://user:password@host`), as long as before.
+pub fn mask_passwords(text: &str) -> std::borrow::Cow<'_, str> {
+    let mut masked = std::borrow::Cow::Borrowed(text);
+    let mut from = 0;
+    while let Some(found) = text[from..].find("://") {
+        let begin = from + found + 3;
+        let end = text[begin..].find(char::is_whitespace).map_or(text.len(), |length| begin + length);
+        from = begin;
+        let Some(at) = text[begin..end].rfind('@').map(|at| begin + at) else { continue };
+        let Some(colon) = text[begin..at].find(':').map(|colon| begin + colon + 1) else { continue };
+        masked.to_mut().replace_range(colon..at, &"*".repeat(at - colon));
+    }
+    masked
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passwords_in_urls_become_stars_of_their_length() {
+        for (text, masked) in [
+            ("store: postgres://heal:secret@h/db # x", "store: postgres://heal:******@h/db # x"),
+            ("[a://u:p@ss@h, b://u:é@h]", "[a://u:****@h, b://u:**@h]"),
+            ("https://h:80/a?b=c no@body", "https://h:80/a?b=c no@body"),
+            ("postgres://heal@h/db ://", "postgres://heal@h/db ://"),
+        ] {
+            assert_eq!(mask_passwords(text), masked);
+            assert_eq!(masked.len(), text.len());
+        }
+    }
 
     #[test]
     fn cleaning_removes_what_cannot_be_seen_and_bounds_the_rest() {

@@ -1,6 +1,7 @@
 //! Config and rules together: what `heal check` looks at and what the bot starts with.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::files::{read_bounded, read_rules};
 use super::{Config, parse};
@@ -131,10 +132,14 @@ fn forgets_too_soon(config: &Config, rules: &RuleSet) -> Option<Diagnostic> {
         1 => " (so it is with one other rule)".to_owned(),
         others => format!(" (so it is with {others} other rules)"),
     };
-    let (needs, keeps) = (short_duration(longest.looks_back()), short_duration(config.retention));
+    // Nobody says 605715 s.
+    let hours = longest.looks_back().as_secs().div_ceil(3600);
+    let needs = if hours > 48 { hours.div_ceil(24) * 24 } else { hours };
+    let (needs, keeps) =
+        (short_duration(Duration::from_secs(needs * 3600)), short_duration(config.retention));
     let message =
         format!("`{}` looks back {needs}, and `retention` forgets after {keeps}{others}", longest.key);
     Some(Diagnostic::at(longest.place.clone(), message).with_hint(format!(
-        "set `retention: {needs}` or more, or give the rule a shorter `cooldown` and shorter `attempts` windows"
+        "set `retention: {needs}` or more, or give the rule a shorter `cooldown`, shorter `attempts` windows or a shorter `approve_within`"
     )))
 }

@@ -212,3 +212,18 @@ proptest::proptest! {
         diagnostic::render_all(&problems, false);
     }
 }
+
+#[test]
+fn no_mistake_on_its_line_shows_the_stores_password() {
+    for line in [
+        "stor: postgres://heal:secretpw@h/db",
+        "store: \"postgres://heal:secretpw@h/db",
+        "store: [postgres://heal:secretpw@h/db]",
+        "store: postgres://heal:secretpw@h/db: x",
+        "store: postgres://heal:secretpw@h/db\nstore: postgres://heal:secretpw@h/db",
+    ] {
+        let (_, problems) = parse(std::path::Path::new("heal.yaml"), line);
+        let shown = crate::rule::diagnostic::render_all(&problems, false);
+        assert!(!shown.is_empty() && !shown.contains("secretpw"), "{shown}");
+    }
+}

@@ -253,8 +253,8 @@ impl Engine {
                 Look::Beat { silent } => silent,
                 Look::Call { since } => {
                     let (owed, first) = begin(tx, since)?;
-                    let (due_at, notices) = (tx.next_due_at()?, fresh(first));
-                    return Ok(Found { fresh: owed, notices, due_at, newest, ..Found::default() });
+                    let (due_at, limits, notices) = (tx.next_due_at()?, tx.limits(now)?, fresh(first));
+                    return Ok(Found { fresh: owed, notices, due_at, limits, newest, ..Found::default() });
                 }
             };
             let all = tx.beat()?;

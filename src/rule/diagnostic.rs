@@ -172,8 +172,9 @@ fn picture<'a>(
         return bare();
     }
     let window = source.line_range(first).start..source.line_range(last).end;
-    let mut snippet =
-        Snippet::source(&source.text[window.clone()]).line_start(first + 1).path(place.file.as_ref());
+    let mut snippet = Snippet::source(crate::text::mask_passwords(&source.text[window.clone()]))
+        .line_start(first + 1)
+        .path(place.file.as_ref());
     for (kind, range, label) in marks {
         let annotation = kind.span(range.start - window.start..range.end - window.start);
         snippet = snippet.annotation(annotation.label(label));

@@ -143,9 +143,10 @@ impl Location {
             };
         }
         let Some(rest) = url.strip_prefix("sqlite:") else {
+            // Before an @ may stand a password.
+            let shown = if url.contains('@') { "this" } else { &format!("`{url}`") };
             return Err(format!(
-                "`{}` is not a store; write sqlite:heal.db, sqlite:///absolute/path.db or postgres://user:password@host/database",
-                crate::text::redact(url)
+                "{shown} is not a store; write sqlite:heal.db, sqlite:///absolute/path.db or postgres://user:password@host/database"
             ));
         };
         let path = rest.strip_prefix("//").unwrap_or(rest);

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_postgres::AsyncMessage;
 
 use super::session::text;
-use super::sql::CHANNEL;
+use super::sql::{CHANNEL, EVERYBODY};
 use super::tls::Tls;
 use crate::config::Postgres;
 use crate::store::{Error, Result};
@@ -62,7 +62,7 @@ async fn listen(
     let hearing = async {
         while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
             if let AsyncMessage::Notification(call) = message?
-                && call.payload() == me
+                && (call.payload() == me || call.payload() == EVERYBODY)
             {
                 called.notify_one();
             }

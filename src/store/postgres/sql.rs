@@ -2,6 +2,8 @@
 
 /// Where replicas call each other; the payload is the number of the one called.
 pub(super) const CHANNEL: &str = "heal_owed";
+/// The payload that calls all; no replica has this number.
+pub(super) const EVERYBODY: &str = "0";
 
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 pub(super) const COMMIT: &str = "COMMIT";

@@ -422,6 +422,8 @@ impl Tx for PostgresTx<'_> {
     fn keep_limit(&mut self, limit: &Limit, _: Timestamp) -> Result<()> {
         let wait = i64::try_from(limit.wait.as_millis()).unwrap_or(i64::MAX);
         self.later(sql::KEEP_LIMIT, values![text(&limit.lane), wait]);
+        // Everybody is called: see [`sql::EVERYBODY`].
+        self.job.called.insert(0);
         Ok(())
     }
 

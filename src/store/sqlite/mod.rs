@@ -103,6 +103,11 @@ impl Database {
         let forgets = |how: &str| Error::Database(format!("{shown} keeps no write-ahead log ({how})"));
         // Whatever links lead to it, it is one file with one lock.
         let file = path.canonicalize().map_err(|_| forgets("no file"))?;
+        if names(&file) > 1 {
+            return Err(Error::Database(format!(
+                "{shown} has several names (hard links), so that another heal could take it by another one; hint: remove the others, or make a copy"
+            )));
+        }
         let lock = Lock::take(&file, TAKE_OVER).map_err(|error| match error {
             Error::InUse(why) => in_use(&why),
             other => other,
@@ -242,6 +247,14 @@ impl From<rusqlite::Error> for Failed {
     }
 }
 
+/// How many names a file has in its file system; one where that cannot be known.
+fn names(file: &Path) -> u64 {
+    #[cfg(unix)]
+    return std::fs::metadata(file).map_or(1, |data| std::os::unix::fs::MetadataExt::nlink(&data));
+    #[cfg(not(unix))]
+    return 1;
+}
+
 fn migrate(connection: &mut Connection, path: &Path) -> std::result::Result<(), Failed> {
     let have: usize = connection
         .query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))
@@ -251,6 +264,13 @@ fn migrate(connection: &mut Connection, path: &Path) -> std::result::Result<(), 
             "{} was written by a newer heal (schema {have}, this one knows {}); start that version instead",
             path.display(),
             MIGRATIONS.len()
+        ))));
+    }
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+    if have == 0 && tables > 0 {
+        return Err(Failed::Newer(Error::Database(format!(
+            "{} is another program's database; hint: give heal a file of its own",
+            path.display()
         ))));
     }
     for (index, sql) in MIGRATIONS.iter().enumerate().skip(have) {
