@@ -81,6 +81,8 @@ struct Inner {
     in_hand: in_hand::InHand,
     /// Sendings begin as these allow.
     turns: tokio::sync::Semaphore,
+    /// Deliveries are taken as these allow.
+    places: Arc<tokio::sync::Semaphore>,
     /// Read-held by sendings under way, so that a stop can wait for them.
     sending: tokio::sync::RwLock<()>,
     started_at: crate::time::Timestamp,
@@ -102,6 +104,7 @@ impl Engine {
             newest: perform::Newest::default(),
             in_hand: in_hand::InHand::default(),
             turns: tokio::sync::Semaphore::new(perform::SENT_AT_ONCE),
+            places: Arc::new(tokio::sync::Semaphore::new(receive::TAKEN_AT_ONCE)),
             sending: tokio::sync::RwLock::new(()),
             started_at,
         }))
@@ -154,7 +157,7 @@ impl Engine {
         });
         let ended = loop {
             tokio::select! {
-                delivery = deliveries.recv() => match delivery {
+                delivery = self.next(&mut deliveries) => match delivery {
                     Some(delivery) => self.take(delivery),
                     None => break Ok(()),
                 },

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 use super::decide::{Decided, Ground, Opening, apply, open, open_missed};
 use super::metrics::SenderLabel;
@@ -21,7 +22,19 @@ use crate::time::Timestamp;
 /// Alerts of one message that are acted on; a group of more is a storm, not a list.
 const MAX_ALERTS: usize = 100;
 
+/// Deliveries whose acknowledgement waits for its commit; further ones wait unread with Slack. More than
+/// two commits can share would only take memory, some 10 KiB each.
+pub(super) const TAKEN_AT_ONCE: usize = 512;
+
 impl Engine {
+    /// The next delivery, once there is room for it; `None` when no more will come.
+    pub(super) async fn next(&self, deliveries: &mut mpsc::Receiver<Delivery>) -> Option<Delivery> {
+        let place = Arc::clone(&self.0.places).acquire_owned().await.ok();
+        let mut delivery = deliveries.recv().await?;
+        delivery.ack.holding(place);
+        Some(delivery)
+    }
+
     /// Takes one delivery. Returns as soon as its transaction is queued, so deliveries keep their order
     /// and many share a commit.
     pub(super) fn take(&self, delivery: Delivery) {

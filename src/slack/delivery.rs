@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::text::{clip, redact};
@@ -74,6 +74,8 @@ pub struct Ack {
     /// None once it was done.
     way: Option<Way>,
     counters: Arc<Counters>,
+    /// Whose room it takes until it is done or dropped.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug)]
@@ -95,12 +97,17 @@ impl Ack {
         acks: mpsc::UnboundedSender<Settled>,
         counters: Arc<Counters>,
     ) -> Ack {
-        Ack { way: Some(Way::Socket { envelope_id, acks }), counters }
+        Ack { way: Some(Way::Socket { envelope_id, acks }), counters, _place: None }
     }
 
     pub(crate) fn http(counters: Arc<Counters>) -> (Ack, oneshot::Receiver<Option<Value>>) {
         let (way, answer) = oneshot::channel();
-        (Ack { way: Some(Way::Http(way)), counters }, answer)
+        (Ack { way: Some(Way::Http(way)), counters, _place: None }, answer)
+    }
+
+    /// Gives a place back once this is done or dropped, so that only so many are in hand.
+    pub(crate) fn holding(&mut self, place: Option<OwnedSemaphorePermit>) {
+        self._place = place;
     }
 
     /// Acknowledges, with an answer for the person where the payload takes one (a slash command).
