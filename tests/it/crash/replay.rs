@@ -117,7 +117,7 @@ where
     let heads: Vec<&str> = faults.iter().filter_map(|(_, fault)| fault.lines().next()).collect();
     let first = faults.first().map(|(_, fault)| fault.as_str()).unwrap_or_default();
     if !faults.is_empty() {
-        let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("crash-{name}.txt"));
+        let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("crash-{name}-{}.txt", database.name()));
         let all: Vec<&str> = faults.iter().map(|(_, fault)| fault.as_str()).collect();
         drop(std::fs::write(&file, all.join("\n\n======== ")));
         let (count, heads) = (faults.len(), heads.join("\n"));
