@@ -54,6 +54,8 @@ struct State {
     /// Points so far.
     points: usize,
     planned: Option<usize>,
+    /// At how many points after the end another follows.
+    then: Option<usize>,
     /// What the bot ended at.
     end: Option<(String, Moment)>,
 }
@@ -87,11 +89,23 @@ impl Cut {
         state.steps.clear();
     }
 
+    /// Ends the bot once more after the planned end: at the point of this number (from 1) of what it does
+    /// after its revival.
+    pub fn then(&self, end: usize) {
+        self.state().then = Some(end);
+    }
+
+    /// Whether an end is still to come.
+    #[must_use]
+    pub fn is_to_come(&self) -> bool {
+        let state = self.state();
+        state.planned.is_some() || state.then.is_some()
+    }
+
     /// Counts no more and ends nothing any more.
     pub fn disarm(&self) {
         let mut state = self.state();
         state.counting = false;
-        state.planned = None;
     }
 
     /// What was begun since [`Cut::arm`], in order: `chat.postMessage`, `SendCommand`, `commit`, ….
@@ -106,7 +120,7 @@ impl Cut {
         self.state().points
     }
 
-    /// The step at which the bot was ended, if it was.
+    /// The step at which the bot was ended last, if it was.
     #[must_use]
     pub fn end(&self) -> Option<(String, Moment)> {
         self.state().end.clone()
@@ -183,10 +197,10 @@ impl Cut {
 
     fn pass(&self, state: &mut State, step: Step, moment: Moment) -> Result<(), Ended> {
         let point = if moment == Moment::Before { step.points.0 } else { step.points.1 };
-        if state.planned != Some(point) {
+        if !state.counting || state.planned != Some(point) {
             return Ok(());
         }
-        state.planned = None;
+        state.planned = state.then.take().map(|later| state.points + later);
         let what = state.steps.get(step.at).cloned().unwrap_or_default();
         state.end = Some((what, moment));
         // Under the lock: no other step passes between the decision and the end.
@@ -247,6 +261,25 @@ mod tests {
         cut.begin("four").and_then(|step| cut.finish(step)).unwrap();
         assert_eq!(cut.steps(), ["one", "users.info", "two", "four"]);
         assert_eq!(cut.points(), 7);
+    }
+
+    #[test]
+    fn a_second_end_is_counted_from_the_revival() {
+        let cut = Cut::new();
+        cut.arm(Some(2));
+        cut.then(3);
+        let first = cut.begin("one").unwrap();
+        let lost = cut.begin("two").unwrap();
+        assert_eq!(cut.finish(first), Err(Ended));
+        cut.revive();
+        assert_eq!(cut.finish(lost), Err(Ended), "of a life that is over");
+        cut.begin("three").and_then(|step| cut.finish(step)).unwrap();
+        assert!(cut.is_to_come());
+        assert!(cut.begin("four").is_err());
+        assert_eq!(cut.end(), Some(("four".to_owned(), Moment::Before)));
+        assert!(!cut.is_to_come());
+        cut.revive();
+        assert!(cut.begin("five").is_ok());
     }
 
     #[test]

@@ -256,12 +256,16 @@ impl View {
         format!("{prefix}{:05X}{:05X}", self.made, fastrand::u32(..0x10_0000))
     }
 
-    /// Stores a message and owes the bot its event. Fills in `ts` unless it is there.
+    /// Stores a message and owes the bot its event. Fills in `ts` unless it is there; one that another
+    /// message of the channel has moves on to the next that is free, as it is what tells them apart.
     pub(super) fn store(&mut self, channel: &str, mut message: Map<String, Value>) -> String {
-        let ts = match message.get("ts").and_then(Value::as_str) {
+        let mut ts = match message.get("ts").and_then(Value::as_str) {
             Some(ts) => ts.to_owned(),
             None => self.stamp(),
         };
+        while self.rooms.get(channel).is_some_and(|room| room.messages.contains_key(&ts)) {
+            ts = next_stamp(&ts).unwrap_or_else(|| self.stamp());
+        }
         message.insert("type".to_owned(), "message".into());
         message.insert("ts".to_owned(), ts.clone().into());
         let Some(room) = self.rooms.get_mut(channel) else { return ts };
@@ -380,4 +384,11 @@ impl Room {
             replies: HashMap::new(),
         }
     }
+}
+
+/// The stamp a microsecond later.
+fn next_stamp(ts: &str) -> Option<String> {
+    let (seconds, micros) = ts.split_once('.')?;
+    let next = seconds.parse::<u64>().ok()? * 1_000_000 + micros.parse::<u64>().ok()? + 1;
+    Some(format!("{}.{:06}", next / 1_000_000, next % 1_000_000))
 }

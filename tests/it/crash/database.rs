@@ -84,23 +84,32 @@ impl Database {
 }
 
 impl Fresh {
+    /// What is owed to the world now.
+    pub fn owed(&self) -> Vec<String> {
+        match &self.place {
+            Place::File(file) => {
+                let database = rusqlite::Connection::open(file).unwrap();
+                database.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+                let mut asked = database.prepare(OWED).unwrap();
+                let rows = asked.query_map([], |row| row.get::<_, String>(0)).unwrap();
+                rows.map(Result::unwrap).collect()
+            }
+            Place::Server(_) => self.on_server(OWED),
+        }
+    }
+
     /// What an orderly end must not leave: effects and notices that are owed, and replicas on the list.
     /// Asked once no bot is left; another replay may use it after this one.
     pub fn left_over(&mut self) -> Vec<String> {
         self.unused = true;
-        match &self.place {
-            Place::File(file) => {
-                let database = rusqlite::Connection::open(file).unwrap();
-                let mut asked = database.prepare(OWED).unwrap();
-                let rows = asked.query_map([], |row| row.get::<_, String>(0)).unwrap();
-                rows.map(|row| format!("still owed: {}", row.unwrap())).collect()
-            }
-            Place::Server(database) => {
-                let listed = "SELECT 'replica ' || number || ', still on the list' FROM replicas";
-                let rows = database.as_ref().unwrap().sql(&format!("{OWED} UNION ALL {listed}")).unwrap();
-                rows.into_iter().flatten().flatten().map(|row| format!("still owed: {row}")).collect()
-            }
-        }
+        let mut left = self.owed();
+        left.extend(self.on_server("SELECT 'replica ' || number || ' on the list' FROM replicas"));
+        left.into_iter().map(|what| format!("left over: {what}")).collect()
+    }
+
+    fn on_server(&self, sql: &str) -> Vec<String> {
+        let Place::Server(Some(database)) = &self.place else { return Vec::new() };
+        database.sql(sql).unwrap().into_iter().flatten().flatten().collect()
     }
 }
 

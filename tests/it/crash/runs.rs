@@ -121,7 +121,7 @@ matrix! {
     async fn a_run_that_outlives_its_timeout_is_timed_out(stage: Stage) -> Told, least 50 {
         let rules = "web:NginxDown: {commands: [\"echo x >>/var/run/cured\", \"sleep 300\"], timeout: 30s}\n";
         // Long enough for its first command on a busy machine.
-        let plot = Plot::new(rules).fleet(|fleet| fleet.second = Duration::from_millis(60));
+        let plot = Plot::new(rules).fleet(|fleet| fleet.second = Duration::from_millis(120));
         let mut world = stage.set(plot).await;
         let alert = world.alert("NginxDown", &["web-1"]);
         world.press(SRE, &alert, "Approve", "").await?;

@@ -33,6 +33,17 @@ async fn a_message_is_posted_updated_and_deleted() {
 }
 
 #[tokio::test]
+async fn a_stamp_that_is_taken_moves_on_so_that_no_message_replaces_another() {
+    let workspace = Workspace::start(Options::default()).unwrap();
+    let post = |text: &str| {
+        let posting = Posting::of_sender("B0PROM", "#alerts", text);
+        workspace.post_message(posting.with_raw("ts", "1700000000.999999".into())).unwrap()
+    };
+    assert_eq!((post("one"), post("two")), ("1700000000.999999".into(), "1700000001.000000".into()));
+    assert_eq!(workspace.messages("alerts").len(), 2);
+}
+
+#[tokio::test]
 async fn wrong_calls_get_slacks_errors() {
     let options = Options { scopes: vec!["chat:write".to_owned()], ..Options::default() };
     let workspace = Workspace::start(options).unwrap();
