@@ -254,6 +254,30 @@ async fn decisions_of_two_replicas_come_one_after_another() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_did_not_get_the_lock_is_out_of_the_way_of_the_next() {
+    let (database, store) = shared();
+    let other = open(&database.url()).unwrap();
+    let (go, wait) = mpsc::channel::<()>();
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let held = other.transact(move |_| {
+        begun.send(()).unwrap();
+        wait.recv().ok();
+        Ok(())
+    });
+    has_begun.await.unwrap();
+    let late = tokio::spawn(store.transact(|tx| tx.set_note("n", "late")));
+    // As `lock_timeout` does, and without its ten seconds.
+    let cancel = "SELECT pg_cancel_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    until(async || !database.sql(cancel).unwrap().is_empty()).await;
+    assert!(matches!(late.await.unwrap(), Err(Error::Database(_))));
+    drop(go);
+    held.await.unwrap();
+    does(&store, |tx| tx.set_note("n", "next")).await;
+    assert_eq!(does(&other, |tx| tx.note("n")).await.as_deref(), Some("next"));
+}
+
+#[tokio::test]
 async fn many_that_start_at_once_make_the_tables_once() {
     let database = Server::shared().unwrap().database().unwrap();
     let (tell, told) = mpsc::channel();
