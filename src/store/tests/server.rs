@@ -254,6 +254,60 @@ async fn decisions_of_two_replicas_come_one_after_another() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_did_not_get_the_lock_is_out_of_the_way_of_the_next() {
+    let (database, store) = shared();
+    let other = open(&database.url()).unwrap();
+    let (go, wait) = mpsc::channel::<()>();
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let held = other.transact(move |_| {
+        begun.send(()).unwrap();
+        wait.recv().ok();
+        Ok(())
+    });
+    has_begun.await.unwrap();
+    let late = tokio::spawn(store.transact(|tx| tx.set_note("n", "late")));
+    // As `lock_timeout` does, and without its ten seconds.
+    let cancel = "SELECT pg_cancel_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    until(async || !database.sql(cancel).unwrap().is_empty()).await;
+    assert!(matches!(late.await.unwrap(), Err(Error::Database(_))));
+    drop(go);
+    held.await.unwrap();
+    does(&store, |tx| tx.set_note("n", "next")).await;
+    assert_eq!(does(&other, |tx| tx.note("n")).await.as_deref(), Some("next"));
+}
+
+#[tokio::test]
+async fn a_replica_with_much_to_do_lets_the_others_have_their_turns() {
+    let (database, busy) = shared();
+    let other = open(&database.url()).unwrap();
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let first = busy.transact(move |_| {
+        begun.send(()).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        Ok(())
+    });
+    has_begun.await.unwrap();
+    // Together two seconds and more.
+    let many: Vec<_> = (0..100)
+        .map(|_| {
+            busy.transact(|_| {
+                std::thread::sleep(Duration::from_millis(20));
+                Ok(())
+            })
+        })
+        .collect();
+    first.await.unwrap();
+    let since = Instant::now();
+    does(&other, |tx| tx.set_note("n", "in between")).await;
+    assert!(since.elapsed() < Duration::from_millis(1200), "{:?}", since.elapsed());
+    for one in many {
+        one.await.unwrap();
+    }
+    assert!(since.elapsed() > Duration::from_millis(1500), "it was not between: {:?}", since.elapsed());
+}
+
+#[tokio::test]
 async fn many_that_start_at_once_make_the_tables_once() {
     let database = Server::shared().unwrap().database().unwrap();
     let (tell, told) = mpsc::channel();
