@@ -266,9 +266,8 @@ impl Engine {
     async fn declared(&self, owed: Owed, done: Done) {
         let input = match done {
             Done::Sent { ts: Some(ts) } => Input::DeclarationPosted { ts },
-            Done::Sent { ts: None } => {
-                Input::DeclarationRefused { why: "Slack did not say where it stands".to_owned() }
-            }
+            // It stands somewhere: it is looked for.
+            Done::Sent { ts: None } => return self.retry_later(owed),
             // What took its place settles it.
             Done::Superseded => return self.0.in_hand.end(&owed),
             Done::GaveUp(error) => {
@@ -287,7 +286,8 @@ impl Engine {
     async fn reported(&self, owed: Owed, rendered: &Arc<Remediation>, done: Done, again: bool) {
         let ts = match done {
             Done::Sent { ts: Some(ts) } => ts,
-            Done::Sent { ts: None } => return,
+            // It stands somewhere: it is looked for.
+            Done::Sent { ts: None } => return self.retry_later(owed),
             // What took its place settles it.
             Done::Superseded => return self.0.in_hand.end(&owed),
             Done::GaveUp(error) => {
