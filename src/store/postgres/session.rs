@@ -85,7 +85,7 @@ impl Session {
     pub(super) fn open(runtime: &Arc<Runtime>, at: &Postgres, tls: &Tls) -> Result<Session> {
         let opening = async {
             let (client, connection) =
-                at.client().connect(tls.clone()).await.map_err(|error| told(&error))?;
+                at.client().connect(tls.clone()).await.map_err(|error| unmet(&error))?;
             let driving = tokio::spawn(async move {
                 // Whoever waits for an answer is told as well.
                 if let Err(error) = connection.await {
@@ -315,4 +315,19 @@ pub(super) fn text(error: &tokio_postgres::Error) -> String {
         cause = error.source();
     }
     words
+}
+
+/// A failed connection in words, with what to do about it.
+fn unmet(error: &tokio_postgres::Error) -> Error {
+    let hint = match error.as_db_error().map(|said| said.code().code()) {
+        None => "; hint: is the server up, and does this host reach it by that name and port?",
+        Some("28P01" | "28000") => "; hint: check user, password and the server's pg_hba.conf",
+        Some("3D000") => "; hint: create the database, owned by heal's user",
+        Some("53300") => "; hint: the server's max_connections are used up",
+        Some(_) => "",
+    };
+    match told(error) {
+        Error::Database(why) => Error::Database(format!("{why}{hint}")),
+        other => other,
+    }
 }
