@@ -277,7 +277,7 @@ impl Engine {
             let (ground, raises, edited) = (ground.clone(), message.at > raises_after, message.edited);
             let says = reading.clone();
             // All are handed in before the first is awaited, so that they share commits.
-            let kept = self.store().transact(move |tx| {
+            let kept = self.store().with(heard.needs()).transact(move |tx| {
                 let mut out = Decided::default();
                 let place = (heard.origin.channel.clone(), heard.origin.ts.clone());
                 if raises && let Some(missed) = keep_heard(tx, &ground, heard, Came::Late, &mut out)? {
@@ -392,7 +392,7 @@ pub(super) fn move_seen(tx: &mut dyn Tx, channel: &str, ts: &str) -> store::Resu
 }
 
 /// The `ts` of the newest message up to which everything is known.
-fn seen(channel: &str) -> String {
+pub(super) fn seen(channel: &str) -> String {
     format!("seen:{channel}")
 }
 

@@ -133,21 +133,22 @@ fn begin(
             step.effects.clear();
         }
     }
-    let inline = opening.target.filter(|_| step.effects == [Effect::Resolve]);
-    if inline.is_some() {
-        step.effects.clear();
-    }
     let who = who_began(&step.next);
     let why = step.next.rule_key.to_string();
-    let record = Record { at: ground.now, remediation: Some(&id), what: "opened", who: &who, why: &why };
-    let owed = tx.keep_new(&step.next, opening.row, &record, &step.effects)?;
-    keep(tx.me(), step.next, owed, out);
-    if let Some(found) = inline {
-        let input =
-            Input::TargetResolved(found.and_then(|target| plan_for(opening.rule, opening.alert, target)));
-        // The machine just asked for this, so it cannot refuse it.
-        drop(apply(tx, ground, &id, &input, "heal", out)?);
-    }
+    let opened = Record { at: ground.now, remediation: Some(&id), what: "opened", who: &who, why: &why };
+    let Some(found) = opening.target.filter(|_| step.effects == [Effect::Resolve]) else {
+        let next = Arc::new(step.next);
+        let owed = tx.keep_new(&next, opening.row, &[opened], &step.effects)?;
+        keep(tx.me(), &next, owed, out);
+        return Ok(id);
+    };
+    // Its node is known, so that nothing has to be looked up in between: two steps, and one row is written.
+    let input = Input::TargetResolved(found.and_then(|target| plan_for(opening.rule, opening.alert, target)));
+    out.entered.push(name_of(&step.next));
+    let before = Arc::new(step.next);
+    let subject = Subject { remediation: before, alert: opening.row, resolved_at };
+    // The machine just asked for this, so it cannot refuse it.
+    drop(advance(tx, ground, subject, Some(opened), (&input, "heal"), out)?);
     Ok(id)
 }
 
@@ -174,7 +175,7 @@ pub(super) fn apply(
     who: &str,
     out: &mut Decided,
 ) -> store::Result<Result<(), Refused>> {
-    let Subject { remediation: before, alert: row, resolved_at } = match tx.subject(id) {
+    let subject = match tx.subject(id) {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(Err(Refused::Over { outcome: None })),
         Err(store::Error::Corrupt { what, why }) => {
@@ -192,6 +193,20 @@ pub(super) fn apply(
         }
         Err(error) => return Err(error),
     };
+    advance(tx, ground, subject, None, (input, who), out)
+}
+
+/// One step from where it stands; `opened` is the line of one that is not kept yet.
+fn advance(
+    tx: &mut dyn Tx,
+    ground: &Ground,
+    subject: Subject,
+    opened: Option<Record<'_>>,
+    (input, who): (&Input, &str),
+    out: &mut Decided,
+) -> store::Result<Result<(), Refused>> {
+    let Subject { remediation: before, alert: row, resolved_at } = subject;
+    let id = &before.id;
     let instance = match input {
         Input::TargetResolved(Ok((target, _))) => Some(target.instance_id.clone()),
         _ => None,
@@ -212,6 +227,10 @@ pub(super) fn apply(
     let step = match lifecycle::step(&before, input, &facts) {
         Ok(step) => step,
         Err(refused) => {
+            if let Some(opened) = opened {
+                tx.keep_new(&before, row, &[opened], &[])?;
+                keep(tx.me(), &before, Vec::new(), out);
+            }
             if let Some(due) = before.state.due_at() {
                 hint(out, due);
             }
@@ -233,20 +252,25 @@ pub(super) fn apply(
         && (matches!(step.next.state, State::Waiting { .. }) || matches!(input, Input::RunUnseen { .. }));
     let why = account(&step.next, input);
     let record = Record { at: ground.now, remediation: Some(id), what: input.name(), who, why: &why };
-    let record = (!waits_on).then_some(&record);
+    let record = (!waits_on).then_some(record);
     let frees_role = before.state.takes_role_slot() && !step.next.state.takes_role_slot();
     let frees_instance = before.state.takes_instance() && !step.next.state.takes_instance();
     let reopen = step.effects.contains(&Effect::Reopen);
     let owing: Vec<Effect> = step.effects.into_iter().filter(|effect| *effect != Effect::Reopen).collect();
-    let role = format!("role:{}", step.next.role());
-    let instance = step.next.target.as_ref().map(|target| format!("instance:{}", target.instance_id));
-    let owed = tx.keep_step(&step.next, record, &owing)?;
-    let next = keep(tx.me(), step.next, owed, out);
-    if frees_instance && let Some(instance) = &instance {
-        wake(tx, ground, instance, out)?;
+    let next = Arc::new(step.next);
+    let owed = match opened {
+        Some(opened) => {
+            let lines: Vec<Record<'_>> = [Some(opened), record].into_iter().flatten().collect();
+            tx.keep_new(&next, row, &lines, &owing)?
+        }
+        None => tx.keep_step(&next, record.as_ref(), &owing)?,
+    };
+    keep(tx.me(), &next, owed, out);
+    if let Some(target) = next.target.as_ref().filter(|_| frees_instance) {
+        wake(tx, ground, &format!("instance:{}", target.instance_id), out)?;
     }
     if frees_role {
-        wake(tx, ground, &role, out)?;
+        wake(tx, ground, &format!("role:{}", next.role()), out)?;
     }
     if reopen {
         reopen_under_current_rule(tx, ground, &next, row, out)?;
@@ -275,15 +299,18 @@ fn describe(ending: &lifecycle::Ending) -> String {
 }
 
 /// Notes what a step came to, for the shell: what this replica, `me`, is to do after the commit.
-fn keep(me: i64, next: Remediation, owed: Vec<Owed>, out: &mut Decided) -> Arc<Remediation> {
+fn keep(me: i64, next: &Arc<Remediation>, owed: Vec<Owed>, out: &mut Decided) {
     owed.into_iter().for_each(|owed| out.owe(me, owed));
     if let Some(due) = next.state.due_at() {
         hint(out, due);
     }
-    out.entered.push(next.outcome().map_or(next.state.name(), lifecycle::Outcome::as_str));
-    let next = Arc::new(next);
-    out.changed.insert(next.id.clone(), Arc::clone(&next));
-    next
+    out.entered.push(name_of(next));
+    out.changed.insert(next.id.clone(), Arc::clone(next));
+}
+
+/// The state's or the outcome's name, for metrics.
+fn name_of(remediation: &Remediation) -> &'static str {
+    remediation.outcome().map_or(remediation.state.name(), lifecycle::Outcome::as_str)
 }
 
 fn hint(out: &mut Decided, due: Timestamp) {

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::Engine;
 use crate::lifecycle::{Effect, RemediationId};
-use crate::store::{self, Owed};
+use crate::store::{self, Needs, Owed};
 
 type Key = (RemediationId, Effect, i64);
 
@@ -217,7 +217,8 @@ impl Engine {
             let next = Arc::new(self.0.in_hand.next().await);
             let found = loop {
                 let asked = Arc::clone(&next);
-                let read = self.store().transact_claimed(move |tx| {
+                let needs = Needs::default().remediations(next.iter().map(|parked| &parked.owed.remediation));
+                let read = self.store().with(needs).transact_claimed(move |tx| {
                     let mut found = Vec::with_capacity(asked.len());
                     for parked in asked.iter() {
                         found.push(match tx.remediation(&parked.owed.remediation) {

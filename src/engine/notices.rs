@@ -8,7 +8,7 @@ use super::{Engine, fresh_id};
 use crate::message::Said;
 use crate::slack::send::{Call, Done, Job, Priority};
 use crate::slack::{Metadata, Post, Text};
-use crate::store::{self, Notice, Tx};
+use crate::store::{self, Needs, Notice, Tx};
 use crate::time::Timestamp;
 
 /// A notice's body in the store.
@@ -73,7 +73,7 @@ impl Engine {
             }
             let id = notice.id.clone();
             engine
-                .persist("keeping that an announcement was posted", move |tx, _| {
+                .persist("keeping that an announcement was posted", Needs::default(), move |tx, _| {
                     tx.settle_notice(&id).map(|()| Decided::default())
                 })
                 .await;

@@ -17,7 +17,7 @@ use crate::plan::Unusable;
 use crate::rule::Stage;
 use crate::slack::send::{Call, Done, Job, Priority};
 use crate::slack::{Metadata, Post, Text, Upload};
-use crate::store::{self, Owed, Tx};
+use crate::store::{self, Needs, Owed, Tx};
 
 /// What Slack could not be told for now is told again after this.
 pub(super) const RETRY: Duration = Duration::from_secs(60);
@@ -308,7 +308,8 @@ impl Engine {
             }
         };
         let (said_of, done) = (rendered.state.clone(), owed.clone());
-        self.persist("keeping a report's place", {
+        let needs = Needs::default().remediation(&done.remediation);
+        self.persist("keeping a report's place", needs, {
             let id = owed.remediation.clone();
             move |tx, ground| {
                 let mut out = Decided::default();
@@ -388,6 +389,7 @@ impl Engine {
         let done = owed.clone();
         // It frees nothing and counts nothing, so that no other decision has to wait for it.
         let accepted = matches!(input, Input::SendAccepted { .. });
+        let needs = Needs::default().remediation(&owed.remediation);
         let work = move |tx: &mut dyn Tx, ground: &Ground| {
             let mut out = Decided::default();
             tx.settle(&owed)?;
@@ -395,8 +397,8 @@ impl Engine {
             Ok(out)
         };
         match accepted {
-            true => self.persist_claimed("keeping what came of an effect", work).await,
-            false => self.persist("keeping what came of an effect", work).await,
+            true => self.persist_claimed("keeping what came of an effect", needs, work).await,
+            false => self.persist("keeping what came of an effect", needs, work).await,
         }
         self.0.in_hand.end(&done);
     }
@@ -405,30 +407,30 @@ impl Engine {
     pub(super) async fn settled(&self, owed: &Owed) {
         let done = owed.clone();
         let work = move |tx: &mut dyn Tx, _: &Ground| tx.settle(&done).map(|()| Decided::default());
-        self.persist_claimed("settling an effect", work).await;
+        self.persist_claimed("settling an effect", Needs::default(), work).await;
         self.0.in_hand.end(owed);
     }
 
     /// Keeps what happened outside, however long the store is in trouble: it cannot be unhappened.
-    pub(super) async fn persist<F>(&self, doing: &'static str, work: F)
+    pub(super) async fn persist<F>(&self, doing: &'static str, needs: Needs, work: F)
     where
         F: Fn(&mut dyn Tx, &Ground) -> store::Result<Decided> + Clone + Send + 'static,
     {
         let keep = || {
             let (ground, work) = (self.ground(), work.clone());
-            self.store().transact(move |tx| work(tx, &ground))
+            self.store().with(needs.clone()).transact(move |tx| work(tx, &ground))
         };
         self.keep_trying(doing, keep).await;
     }
 
     /// As [`Engine::persist`], for what touches only what this process has claimed and counts nothing.
-    async fn persist_claimed<F>(&self, doing: &'static str, work: F)
+    async fn persist_claimed<F>(&self, doing: &'static str, needs: Needs, work: F)
     where
         F: Fn(&mut dyn Tx, &Ground) -> store::Result<Decided> + Clone + Send + 'static,
     {
         let keep = || {
             let (ground, work) = (self.ground(), work.clone());
-            self.store().transact_claimed(move |tx| work(tx, &ground))
+            self.store().with(needs.clone()).transact_claimed(move |tx| work(tx, &ground))
         };
         self.keep_trying(doing, keep).await;
     }

@@ -12,7 +12,7 @@ use super::Engine;
 use crate::lifecycle::Remediation;
 use crate::message;
 use crate::slack::send::{Call, Done, Job, Priority};
-use crate::store::{self, Owed};
+use crate::store::{self, Needs, Owed};
 
 /// Changes within this time show as one.
 const GATHER: Duration = Duration::from_millis(250);
@@ -126,9 +126,11 @@ impl Engine {
         let (channel, ts) = place.clone();
         let note = format!("reaction:{channel}:{ts}");
         let (name, now) = (note.clone(), self.clock().now());
+        let needs = Needs::default().thread(&channel, &ts).note(note.clone());
         // Noted before it is set: should this process go away in between, the next change knows of it.
         let (shown, wanted) = self
             .store()
+            .with(needs)
             .transact(move |tx| {
                 let all = tx.remediations_of(&channel, &ts)?;
                 let shown = Shown::read(tx.note(&name)?.as_deref());
@@ -176,8 +178,10 @@ impl Engine {
         owed: Vec<Owed>,
     ) -> store::Result<bool> {
         let (done, at) = (owed.clone(), self.clock().now());
+        let needs = Needs::default().note(note.clone());
         let kept = self
             .store()
+            .with(needs)
             .transact_claimed(move |tx| {
                 if let Some((was, name)) = &shown {
                     let now = tx.note(&note)?.unwrap_or_default();

@@ -15,7 +15,7 @@ use crate::lifecycle::{Input, RemediationId, Trigger};
 use crate::message::{Missed, WhyMissed};
 use crate::plan::{Target, Unusable};
 use crate::slack::{Ack, Delivery, Payload};
-use crate::store::{self, Kept, NewAlert, Record, Tx};
+use crate::store::{self, Kept, Needs, NewAlert, Record, Tx};
 use crate::text::clean;
 use crate::time::Timestamp;
 
@@ -140,7 +140,11 @@ impl Engine {
         let heard = self.hear(sender, &message, reading, &ground);
         // What came before it may be missing still; then the reading of the past moves the note on.
         let follows = self.is_caught_up(&heard.origin.channel);
-        let committed = self.store().transact_first(move |tx| {
+        let mut needs = heard.needs();
+        if follows {
+            needs = needs.note(catch_up::seen(&heard.origin.channel));
+        }
+        let committed = self.store().with(needs).transact_first(move |tx| {
             let mut out = Decided::default();
             let (channel, ts) = (heard.origin.channel.clone(), heard.origin.ts.clone());
             if keep_heard(tx, &ground, heard, Came::Delivered, &mut out)?.is_none() {
@@ -285,6 +289,32 @@ pub(super) struct Heard {
     unreadable: Option<String>,
 }
 
+impl Heard {
+    /// What keeping it will look at.
+    pub(super) fn needs(&self) -> Needs {
+        let Heard { origin, news, .. } = self;
+        news.iter().fold(Needs::default().delivery(delivery(origin)), |needs, news| {
+            let alert = &news.alert;
+            let needs = needs
+                .alert(origin, alert)
+                .note(overtaken(&origin.channel, &origin.ts, alert))
+                .remediation(&news.id);
+            match (&news.rule, &news.target) {
+                (Some(rule), Some(Ok(target))) => {
+                    let role = alert.role.as_deref().unwrap_or(&rule.key.role);
+                    needs.standing(&rule.key, &target.instance_id, role)
+                }
+                _ => needs,
+            }
+        })
+    }
+}
+
+/// The name under which a message is taken once.
+fn delivery(origin: &Origin) -> String {
+    format!("message:{}:{}", origin.channel, origin.ts)
+}
+
 /// One alert of a message with what is known about it.
 pub(super) struct News {
     pub alert: Alert,
@@ -314,7 +344,7 @@ pub(super) fn keep_heard(
     out: &mut Decided,
 ) -> store::Result<Option<Vec<Missed>>> {
     let Heard { sender, origin, edited, news, unreadable } = heard;
-    if !tx.take_delivery(&format!("message:{}:{}", origin.channel, origin.ts), ground.now)? {
+    if !tx.take_delivery(&delivery(&origin), ground.now)? {
         return Ok(None);
     }
     if let Some(why) = &unreadable {

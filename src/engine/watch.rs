@@ -14,6 +14,7 @@ use super::Engine;
 use super::decide::{Decided, apply};
 use crate::aws::{Kind, Pace, Seen};
 use crate::lifecycle::{Input, Refused, Remediation, RemediationId, State};
+use crate::store::Needs;
 use crate::time::Timestamp;
 
 /// The first look after the sending, and the longest between two.
@@ -205,7 +206,8 @@ impl Engine {
     /// One transaction of what SSM said.
     async fn keep_seen(&self, inputs: Vec<(RemediationId, Input)>) {
         let ground = self.ground();
-        let decided = self.store().transact(move |tx| {
+        let needs = Needs::default().remediations(inputs.iter().map(|(id, _)| id));
+        let decided = self.store().with(needs).transact(move |tx| {
             let mut out = Decided::default();
             let mut over = Vec::new();
             for (id, input) in inputs {

@@ -2,7 +2,7 @@
 //! are looked for, derived from it.
 
 use super::{Error, Result};
-use crate::lifecycle::{Ending, Remediation, State};
+use crate::lifecycle::{Effect, Ending, Remediation, State};
 
 /// Rows of the past that a pattern is looked for in; everybody else waits meanwhile.
 pub(super) const HISTORY_SEARCHED: usize = 20_000;
@@ -17,6 +17,20 @@ pub(super) fn body(remediation: &Remediation) -> Result<String> {
 
 pub(super) fn parse(body: &str) -> Result<Remediation> {
     serde_json::from_str(body).map_err(corrupt("remediation"))
+}
+
+/// What is owed, by its name; `None` for one that this heal does not know: a newer one owed it, and goes on
+/// with it. It must not hide the others.
+pub(super) fn effect(name: &str) -> Option<Effect> {
+    static TOLD: std::sync::Once = std::sync::Once::new();
+    let effect = serde_json::from_value(serde_json::Value::String(name.to_owned()));
+    effect
+        .inspect_err(|_| {
+            TOLD.call_once(|| {
+                tracing::error!(effect = name, "an effect is owed that this heal does not know; it is left to a newer one");
+            });
+        })
+        .ok()
 }
 
 /// Those that can be read; one that cannot must not hide the others.

@@ -6,7 +6,9 @@
 //! while another commits share the next commit (and its fsync); a lone one does not wait for company.
 
 mod columns;
+mod needs;
 mod postgres;
+mod role;
 mod serve;
 mod sqlite;
 #[cfg(test)]
@@ -19,6 +21,7 @@ use std::sync::Arc;
 use tokio::sync::{Notify, oneshot};
 
 use crate::config::Postgres;
+pub use needs::Needs;
 pub use postgres::{Seen, look};
 use serve::{Asked, Job, Reach, Turn};
 pub use serve::{Cut, Moment, Verdict};
@@ -57,6 +60,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 struct Typed<F, R> {
     reach: Reach,
     turn: Turn,
+    needs: Needs,
     work: Option<F>,
     result: Option<Result<R>>,
     reply: oneshot::Sender<Result<R>>,
@@ -73,6 +77,10 @@ where
 
     fn turn(&self) -> Turn {
         self.turn
+    }
+
+    fn needs(&self) -> &Needs {
+        &self.needs
     }
 
     fn run(&mut self, tx: &mut dyn Tx) -> bool {
@@ -220,6 +228,11 @@ impl Store {
         self.called.notified().await;
     }
 
+    /// For a transaction that will look at this.
+    pub fn with(&self, needs: Needs) -> Asking<'_> {
+        Asking { store: self, needs }
+    }
+
     /// Runs `work` in a transaction and returns once it is durable.
     ///
     /// `work` must be quick and must not block: all transactions share one thread, and all replicas'
@@ -229,7 +242,7 @@ impl Store {
         F: FnOnce(&mut dyn Tx) -> Result<R> + Send + 'static,
         R: Send + 'static,
     {
-        self.ask(Reach::Everything, Turn::After, work)
+        self.with(Needs::default()).transact(work)
     }
 
     /// As [`Store::transact`] for what somebody waits for by the clock: it goes before what was asked for
@@ -240,7 +253,7 @@ impl Store {
         F: FnOnce(&mut dyn Tx) -> Result<R> + Send + 'static,
         R: Send + 'static,
     {
-        self.ask(Reach::Everything, Turn::First, work)
+        self.with(Needs::default()).transact_first(work)
     }
 
     /// As [`Store::transact`], next whatever waits: a beat that comes late is taken for a death.
@@ -249,12 +262,48 @@ impl Store {
         F: FnOnce(&mut dyn Tx) -> Result<R> + Send + 'static,
         R: Send + 'static,
     {
-        self.ask(Reach::Everything, Turn::Next, work)
+        self.with(Needs::default()).ask(Reach::Everything, Turn::Next, work)
+    }
+
+    /// Closes the database once all transactions asked for so far are done, whoever still holds a
+    /// handle: the file is whole, and the next heal may open it. Later ones are [`Error::Stopped`].
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.jobs.send(Asked::Close(done)).is_ok() {
+            drop(closed.await);
+        }
+    }
+}
+
+/// What a transaction will look at, told to the store beforehand.
+#[derive(Debug)]
+pub struct Asking<'a> {
+    store: &'a Store,
+    needs: Needs,
+}
+
+impl Asking<'_> {
+    /// See [`Store::transact`].
+    pub fn transact<R, F>(self, work: F) -> impl Future<Output = Result<R>> + Send + use<R, F>
+    where
+        F: FnOnce(&mut dyn Tx) -> Result<R> + Send + 'static,
+        R: Send + 'static,
+    {
+        self.ask(Reach::Everything, Turn::After, work)
+    }
+
+    /// See [`Store::transact_first`].
+    pub fn transact_first<R, F>(self, work: F) -> impl Future<Output = Result<R>> + Send + use<R, F>
+    where
+        F: FnOnce(&mut dyn Tx) -> Result<R> + Send + 'static,
+        R: Send + 'static,
+    {
+        self.ask(Reach::Everything, Turn::First, work)
     }
 
     /// As [`Store::transact`] for `work` that touches only what this process has claimed: it does not
     /// wait for the transactions of other replicas, and not for those asked for by `transact`.
-    pub fn transact_claimed<R, F>(&self, work: F) -> impl Future<Output = Result<R>> + Send + use<R, F>
+    pub fn transact_claimed<R, F>(self, work: F) -> impl Future<Output = Result<R>> + Send + use<R, F>
     where
         F: FnOnce(&mut dyn Tx) -> Result<R> + Send + 'static,
         R: Send + 'static,
@@ -263,7 +312,7 @@ impl Store {
     }
 
     fn ask<R, F>(
-        &self,
+        self,
         reach: Reach,
         turn: Turn,
         work: F,
@@ -273,20 +322,11 @@ impl Store {
         R: Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job = Typed { reach, turn, work: Some(work), result: None, reply };
-        let sent = self.jobs.send(Asked::Work(Box::new(job))).map_err(|_| Error::Stopped);
+        let job = Typed { reach, turn, needs: self.needs, work: Some(work), result: None, reply };
+        let sent = self.store.jobs.send(Asked::Work(Box::new(job))).map_err(|_| Error::Stopped);
         async move {
             sent?;
             answer.await.map_err(|_| Error::Stopped)?
-        }
-    }
-
-    /// Closes the database once all transactions asked for so far are done, whoever still holds a
-    /// handle: the file is whole, and the next heal may open it. Later ones are [`Error::Stopped`].
-    pub async fn close(&self) {
-        let (done, closed) = oneshot::channel();
-        if self.jobs.send(Asked::Close(done)).is_ok() {
-            drop(closed.await);
         }
     }
 }

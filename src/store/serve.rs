@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Error, Result, Tx};
+use super::{Error, Needs, Result, Tx};
 
 /// Transactions that may share a commit. More would let the first wait too long for its answer.
 const SHARED: usize = 256;
@@ -39,6 +39,8 @@ pub(super) enum Turn {
 /// One transaction waiting for the store's thread.
 pub(super) trait Job: Send {
     fn reach(&self) -> Reach;
+    /// What it will probably look at.
+    fn needs(&self) -> &Needs;
     /// Whether it goes before others.
     fn turn(&self) -> Turn;
     /// Runs inside the transaction; false rolls this job back.

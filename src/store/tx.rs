@@ -1,5 +1,6 @@
 //! What a transaction can read and write; one implementation per database.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::alert::{Alert, Origin};
@@ -44,7 +45,7 @@ pub struct Owed {
 /// A remediation with what decisions about it look at first.
 #[derive(Clone, Debug)]
 pub struct Subject {
-    pub remediation: Remediation,
+    pub remediation: Arc<Remediation>,
     /// Its alert's row, where it has one.
     pub alert: Option<i64>,
     /// When that alert was over.
@@ -258,7 +259,7 @@ pub trait Tx {
             Some(alert) => self.alert_resolved_at(alert)?,
             None => None,
         };
-        Ok(Some(Subject { remediation, alert, resolved_at }))
+        Ok(Some(Subject { remediation: Arc::new(remediation), alert, resolved_at }))
     }
 
     /// All that the gates count, at once; `attempts` since then.
@@ -284,7 +285,7 @@ pub trait Tx {
     /// What one step made of a remediation, its line in the journal and what it owes, at once.
     fn keep_step(
         &mut self,
-        next: &Remediation,
+        next: &Arc<Remediation>,
         record: Option<&Record<'_>>,
         effects: &[Effect],
     ) -> Result<Vec<Owed>> {
@@ -295,16 +296,16 @@ pub trait Tx {
         effects.iter().map(|effect| self.owe(&next.id, *effect)).collect()
     }
 
-    /// A new remediation, its line in the journal and what it owes, at once.
+    /// A new remediation, its lines in the journal and what it owes, at once.
     fn keep_new(
         &mut self,
-        new: &Remediation,
+        new: &Arc<Remediation>,
         alert: Option<i64>,
-        record: &Record<'_>,
+        records: &[Record<'_>],
         effects: &[Effect],
     ) -> Result<Vec<Owed>> {
         self.insert_remediation(new, alert)?;
-        self.record(record)?;
+        records.iter().try_for_each(|record| self.record(record))?;
         effects.iter().map(|effect| self.owe(&new.id, *effect)).collect()
     }
 

@@ -5,9 +5,12 @@
 //! whatever becomes of the process. A process that was taken off the list of replicas is told so by its
 //! next transaction; what it does no longer counts.
 
+mod ahead;
+mod known;
 mod listen;
 mod look;
 mod migrate;
+mod pending;
 mod session;
 mod sql;
 mod tls;
@@ -15,7 +18,7 @@ mod trim;
 mod tx;
 mod work;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,17 +26,20 @@ use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
 pub use self::look::{Seen, look};
+use self::known::Known;
 use self::session::Session;
 use self::tls::Tls;
 use self::work::PostgresTx;
 use super::serve::{self, Cut, Job, Moment, Reach};
-use super::{Error, Opened, Result};
+use super::{Error, Needs, Opened, Result};
 use crate::config::Postgres;
 
 /// Transactions wait so long for a database that is away; then they fail, so that who asked can say so.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// After so long under the lock the other replicas come first, with all they have to say and to show.
 const TURN: Duration = Duration::from_millis(100);
+/// So many numbers a transaction has for what it owes (`generations` in the schema).
+const BLOCK: i64 = 65_536;
 /// Between two tries to connect.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -46,6 +52,12 @@ pub(super) struct Database {
     number: i64,
     /// The number of our last transaction that wrote.
     committed: i64,
+    /// The first number of what the last transaction owed; and whether nobody else was on the list.
+    generation: i64,
+    alone: bool,
+    known: Known,
+    /// Numbers that no alert has.
+    alert_numbers: VecDeque<i64>,
     away: Away,
     /// Dropped, the listener ends.
     _listening: tokio::sync::oneshot::Sender<()>,
@@ -89,6 +101,10 @@ impl Database {
             session: Some(session),
             number,
             committed: 0,
+            generation: 0,
+            alone: false,
+            known: Known::default(),
+            alert_numbers: VecDeque::new(),
             away: Away::default(),
             _listening: listening,
         };
@@ -108,6 +124,7 @@ impl Database {
         if let Some(lost) = self.session.take() {
             self.away.process = Some(lost.met.process);
         }
+        self.known.forget();
         let since = *self.away.since.get_or_insert_with(Instant::now);
         loop {
             if let Some(next) = self.away.next_try {
@@ -155,15 +172,28 @@ impl Database {
         if begun.is_err() && self.session.as_ref().is_none_or(Session::is_lost) {
             begun = begin(self.session()?, reach, number);
         }
-        let begun = begun.and_then(|first| first.ok_or(Error::Fenced));
-        if begun.is_err() {
-            // What began and came no further (the lock was not free in time) is in the way of all that follow.
-            self.roll_back();
+        let begun = begun.and_then(|begun| begun.ok_or(Error::Fenced));
+        match begun {
+            Ok(Begun { generation, replicas }) => {
+                // Each transaction takes a block of numbers, so this one follows our last one, or others
+                // came between, or are at work beside it.
+                let follows = generation == self.generation + BLOCK;
+                if !(follows && self.alone && replicas == 1) {
+                    self.known.forget();
+                }
+                (self.generation, self.alone) = (generation, replicas == 1);
+                Ok(generation)
+            }
+            Err(error) => {
+                // What began and came no further (the lock was not free in time) is in the way of all that follow.
+                self.roll_back();
+                Err(error)
+            }
         }
-        begun
     }
 
     fn roll_back(&mut self) {
+        self.known.forget();
         let Some(session) = &mut self.session else { return };
         session.begin_anew();
         if session.is_lost() || session.rows(sql::ROLLBACK, Vec::new()).is_err() {
@@ -176,15 +206,19 @@ impl Database {
 
     fn run(&mut self, batch: &mut [Box<dyn Job>], first: i64) -> Result<Done> {
         let session = self.session.as_mut().ok_or(Error::Stopped)?;
-        let mut tx = PostgresTx::new(session, self.number, first, batch.len() > 1);
+        let (known, numbers) = (&mut self.known, &mut self.alert_numbers);
+        let mut tx = PostgresTx::new(session, known, numbers, (self.number, first), batch.len() > 1);
         let began = Instant::now();
         let mut ran = 0;
+        let mut needs = Needs::default();
+        batch.iter().for_each(|job| needs.append(job.needs()));
+        tx.read_ahead(&needs)?;
         for job in batch {
             tx.begin_job();
             let keep = serve::run(job, &mut tx);
             tx.end_job(keep)?;
             ran += 1;
-            if began.elapsed() >= TURN {
+            if tx.is_full() || began.elapsed() >= TURN {
                 break;
             }
         }
@@ -232,7 +266,15 @@ struct Done {
     undone: bool,
 }
 
-fn begin(session: &mut Session, reach: Reach, number: i64) -> Result<Option<i64>> {
+/// A transaction that holds the lock.
+struct Begun {
+    /// The first number of what it owes.
+    generation: i64,
+    /// How many are on the list.
+    replicas: i64,
+}
+
+fn begin(session: &mut Session, reach: Reach, number: i64) -> Result<Option<Begun>> {
     session.begin_anew();
     session.send(sql::BEGIN, Vec::new())?;
     let lock = match reach {
@@ -241,7 +283,7 @@ fn begin(session: &mut Session, reach: Reach, number: i64) -> Result<Option<i64>
     };
     session.send(lock, vec![Box::new(session.met.schema)])?;
     let rows = session.rows(sql::FENCE, vec![Box::new(number)])?;
-    Ok(rows.first().map(|row| row.get(0)))
+    Ok(rows.first().map(|row| Begun { generation: row.get(0), replicas: row.get(1) }))
 }
 
 impl serve::Database for Database {
@@ -267,10 +309,15 @@ impl serve::Database for Database {
             self.roll_back();
             return Err(error);
         }
+        self.known.rest();
         if done.wrote {
             cut.at(Moment::After)?;
         }
         Ok(done.ran)
+    }
+
+    fn splits(&self) -> bool {
+        !self.alone
     }
 
     fn close(mut self, cut: &Cut) {

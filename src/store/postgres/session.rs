@@ -17,7 +17,6 @@ use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 
-use super::sql;
 use super::tls::Tls;
 use crate::config::Postgres;
 use crate::store::{Error, Result};
@@ -41,12 +40,23 @@ const SETTINGS: &str = "SET lock_timeout = '10s';
     SET bytea_output = hex;
     SET extra_float_digits = 1;";
 
-/// What changes or adds a row in any case, as far as anybody knows who holds the lock.
-const CERTAIN: [&str; 2] = [sql::STEP, sql::NEW];
-
 pub(super) type Param = Box<dyn ToSql + Sync + Send>;
 
 type Answer = Pin<Box<dyn Future<Output = std::result::Result<Vec<Row>, tokio_postgres::Error>>>>;
+
+/// An answer that was not looked at, and how many rows it must have.
+struct Unread {
+    answer: Answer,
+    certain: Option<usize>,
+}
+
+impl Unread {
+    async fn read(self, as_told: &mut bool) -> std::result::Result<Vec<Row>, tokio_postgres::Error> {
+        let rows = self.answer.await?;
+        *as_told &= self.certain.is_none_or(|certain| rows.len() == certain);
+        Ok(rows)
+    }
+}
 
 /// What the server says of itself when it is met.
 #[derive(Clone, Debug)]
@@ -70,7 +80,7 @@ pub(super) struct Session {
     pub(super) met: Met,
     statements: HashMap<&'static str, Statement>,
     /// Sent, and not looked at yet.
-    unread: VecDeque<(Answer, bool)>,
+    unread: VecDeque<Unread>,
     /// Why nothing of the transaction counts.
     failed: Option<Error>,
     /// The connection is of no use any more.
@@ -129,35 +139,52 @@ impl Session {
 
     /// Sends a statement and does not wait for it.
     pub(super) fn send(&mut self, sql: &'static str, values: Vec<Param>) -> Result<()> {
-        let answer = self.ask(sql, values)?;
-        self.unread.push_back((answer, false));
-        Ok(())
+        self.push(sql, values, None)
     }
 
-    /// As [`Session::send`], for what was read before and is held by the lock: one of [`CERTAIN`] that
-    /// answers with no row has found another world than it was made for.
-    pub(super) fn send_checked(&mut self, sql: &'static str, values: Vec<Param>) -> Result<()> {
+    /// As [`Session::send`], for what was read before and is held by the lock: with another number of rows
+    /// in the answer it has found another world than it was made for.
+    pub(super) fn send_certain(&mut self, sql: &'static str, values: Vec<Param>, rows: usize) -> Result<()> {
+        self.push(sql, values, Some(rows))
+    }
+
+    fn push(&mut self, sql: &'static str, values: Vec<Param>, certain: Option<usize>) -> Result<()> {
         let answer = self.ask(sql, values)?;
-        self.unread.push_back((answer, CERTAIN.contains(&sql)));
+        self.unread.push_back(Unread { answer, certain });
         Ok(())
     }
 
     /// Sends a statement and waits for its rows, and for all that was sent before.
     pub(super) fn rows(&mut self, sql: &'static str, values: Vec<Param>) -> Result<Vec<Row>> {
-        let answer = self.ask(sql, values)?;
-        self.unread.push_back((answer, false));
+        let mut all = self.all(vec![(sql, values)])?;
+        Ok(all.pop().unwrap_or_default())
+    }
+
+    /// Sends statements together and waits for the rows of each, and for all that was sent before.
+    pub(super) fn all(&mut self, statements: Vec<(&'static str, Vec<Param>)>) -> Result<Vec<Vec<Row>>> {
+        let asked = statements.len();
+        // To prepare one takes what was not looked at, so it comes before.
+        for (sql, _) in &statements {
+            self.prepared(sql)?;
+        }
+        for (sql, values) in statements {
+            self.push(sql, values, None)?;
+        }
         let unread = std::mem::take(&mut self.unread);
+        let before = unread.len() - asked;
         // In their order: the connection reads no further while an earlier answer is not taken.
         let reading = async {
-            let (mut last, mut certain) = (Vec::new(), true);
-            for (answer, checked) in unread {
-                last = answer.await?;
-                certain &= !checked || !last.is_empty();
+            let (mut rows, mut as_told) = (Vec::with_capacity(asked), true);
+            for (place, unread) in unread.into_iter().enumerate() {
+                let read = unread.read(&mut as_told).await?;
+                if place >= before {
+                    rows.push(read);
+                }
             }
-            Ok((last, certain))
+            Ok((rows, as_told))
         };
-        let (rows, certain) = self.wait(reading)?;
-        self.look(certain)?;
+        let (rows, as_told) = self.wait(reading)?;
+        self.look(as_told)?;
         Ok(rows)
     }
 
@@ -215,10 +242,7 @@ impl Session {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        let statement = match self.statements.get(sql) {
-            Some(statement) => statement.clone(),
-            None => self.prepare(sql)?,
-        };
+        let statement = self.prepared(sql)?;
         let client = self.client.clone();
         let mut answer: Answer =
             Box::pin(async move { client.query_raw(&statement, values).await?.try_collect().await });
@@ -231,14 +255,20 @@ impl Session {
         Ok(answer)
     }
 
-    fn prepare(&mut self, sql: &'static str) -> Result<Statement> {
+    fn prepared(&mut self, sql: &'static str) -> Result<Statement> {
+        if let Some(statement) = self.statements.get(sql) {
+            return Ok(statement.clone());
+        }
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
         let client = self.client.clone();
         // What was sent before is answered before; nobody else would take those answers.
         let unread = std::mem::take(&mut self.unread);
         let preparing = async {
             let mut certain = true;
-            for (answer, checked) in unread {
-                certain &= !answer.await?.is_empty() || !checked;
+            for unread in unread {
+                unread.read(&mut certain).await?;
             }
             Ok((client.prepare(sql).await?, certain))
         };

@@ -18,8 +18,10 @@ pub(super) const LOCK: &str = "SELECT pg_advisory_xact_lock(1751474540, $1::oid:
 pub(super) const LOCK_SHARED: &str =
     "SELECT pg_advisory_xact_lock_shared(1751474540, $1::oid::int8::bit(32)::int4)";
 
-/// No row: this replica was taken off the list. Read after the lock, so it stays true to the end.
-pub(super) const FENCE: &str = "SELECT nextval('generations') FROM replicas WHERE number = $1";
+/// No row: this replica was taken off the list. Read after the lock, so it stays true to the end; and how
+/// many are on the list.
+pub(super) const FENCE: &str =
+    "SELECT nextval('generations'), (SELECT count(*) FROM replicas) FROM replicas WHERE number = $1";
 pub(super) const MARK: &str = "UPDATE replicas SET committed = $2 WHERE number = $1";
 pub(super) const MARKED: &str = "SELECT committed FROM replicas WHERE number = $1";
 pub(super) const CALL: &str = "SELECT pg_notify('heal_owed', $1)";
@@ -55,70 +57,74 @@ pub(super) const CLAIM_OWED: &str = "WITH
         WHERE claimed_by NOT IN (SELECT number FROM replicas) RETURNING 1)
     SELECT (SELECT count(*) FROM owed) + (SELECT count(*) FROM told)";
 
-/// A step: $1 the id, to $15 its columns, $16 whether its claim on the instance is new, $17 to $20 the
-/// journal's line (no line where $18 is null), $21 and $22 what it owes with the generations.
-pub(super) const STEP: &str = "WITH
-    changed AS (UPDATE remediations SET instance_id = $2, ts = $3, state = $4, open = $5, unsent = $6,
-        takes_instance = $7, takes_role = $8, due_at = $9, acted_at = $10, cools_from = $11, ended_at = $12,
-        outcome = $13, body = $14, waits_for = $15
-        WHERE id = $1 AND (NOT $16 OR NOT EXISTS (SELECT FROM remediations other
-            WHERE other.rule_key = remediations.rule_key AND other.instance_id = $2 AND other.open
-            AND other.id <> $1))
-        RETURNING claimed_by),
-    told AS (INSERT INTO journal (at, remediation, what, who, why)
-        SELECT $17::int8, $1, $18::text, $19::text, $20::text FROM changed WHERE $18::text IS NOT NULL),
-    owes AS (INSERT INTO outbox (remediation, effect, generation, claimed_by)
-        SELECT $1, effect, generation, claimed_by FROM changed, unnest($21::text[], $22::int8[]) AS e (effect, generation)
-        ON CONFLICT (remediation, effect)
-        DO UPDATE SET generation = excluded.generation, claimed_by = excluded.claimed_by)
-    SELECT claimed_by FROM changed";
-
-/// A new one: $1 the id, to $21 its columns (the last is its claimer), $22 to $25 the journal's line, $26
-/// and $27 what it owes.
-pub(super) const NEW: &str = "WITH
-    added AS (INSERT INTO remediations (id, rule_key, role, instance_id, alert, channel, ts, state, open,
-        unsent, takes_instance, takes_role, due_at, opened_at, acted_at, cools_from, ended_at, outcome, body,
-        waits_for, claimed_by)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
-        ON CONFLICT DO NOTHING RETURNING claimed_by),
-    told AS (INSERT INTO journal (at, remediation, what, who, why)
-        SELECT $22::int8, $1, $23::text, $24::text, $25::text FROM added WHERE $23::text IS NOT NULL),
-    owes AS (INSERT INTO outbox (remediation, effect, generation, claimed_by)
-        SELECT $1, effect, generation, claimed_by FROM added, unnest($26::text[], $27::int8[]) AS e (effect, generation)
-        ON CONFLICT (remediation, effect)
-        DO UPDATE SET generation = excluded.generation, claimed_by = excluded.claimed_by)
-    SELECT claimed_by FROM added";
-
-/// One effect: the remediation's claimer performs it.
+/// What was written of many at once; a list a column. Each row must be there: [`Session::send_certain`].
+pub(super) const STEP: &str = "UPDATE remediations AS r SET instance_id = n.instance_id, ts = n.ts,
+        state = n.state, open = n.open, unsent = n.unsent, takes_instance = n.takes_instance,
+        takes_role = n.takes_role, due_at = n.due_at, acted_at = n.acted_at, cools_from = n.cools_from,
+        ended_at = n.ended_at, outcome = n.outcome, waits_for = n.waits_for, body = n.body
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bool[], $6::bool[], $7::bool[], $8::bool[],
+        $9::int8[], $10::int8[], $11::int8[], $12::int8[], $13::text[], $14::text[], $15::text[])
+        AS n (id, instance_id, ts, state, open, unsent, takes_instance, takes_role, due_at, acted_at, cools_from,
+        ended_at, outcome, waits_for, body)
+    WHERE r.id = n.id RETURNING 1";
+pub(super) const NEW: &str = "INSERT INTO remediations (id, instance_id, ts, state, open, unsent,
+        takes_instance, takes_role, due_at, acted_at, cools_from, ended_at, outcome, waits_for, body,
+        rule_key, role, alert, channel, opened_at, claimed_by)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bool[], $6::bool[], $7::bool[],
+        $8::bool[], $9::int8[], $10::int8[], $11::int8[], $12::int8[], $13::text[], $14::text[], $15::text[],
+        $16::text[], $17::text[], $18::int8[], $19::text[], $20::int8[], $21::int8[])
+    RETURNING 1";
+pub(super) const KEEP_ALERTS: &str = "INSERT INTO alerts (id, channel, ts, position, sender, identity, status,
+        at, received_at, rule_key, resolved_at, body) OVERRIDING SYSTEM VALUE
+    SELECT * FROM unnest($1::int8[], $2::text[], $3::text[], $4::int8[], $5::text[], $6::text[], $7::text[],
+        $8::int8[], $9::int8[], $10::text[], $11::int8[], $12::text[])";
+pub(super) const TAKE: &str =
+    "INSERT INTO deliveries (id, at) SELECT * FROM unnest($1::text[], $2::int8[])";
+pub(super) const RECORD: &str = "INSERT INTO journal (at, remediation, what, who, why)
+    SELECT * FROM unnest($1::int8[], $2::text[], $3::text[], $4::text[], $5::text[])";
+/// Of each remediation each effect once.
 pub(super) const OWE: &str = "INSERT INTO outbox (remediation, effect, generation, claimed_by)
-    VALUES ($1, $2, $3, coalesce((SELECT claimed_by FROM remediations WHERE id = $1), $4))
+    SELECT * FROM unnest($1::text[], $2::text[], $3::int8[], $4::int8[])
     ON CONFLICT (remediation, effect)
-    DO UPDATE SET generation = excluded.generation, claimed_by = excluded.claimed_by
-    RETURNING claimed_by";
+    DO UPDATE SET generation = excluded.generation, claimed_by = excluded.claimed_by";
 
-/// An alert: $1 to $10 its columns, $11 the note that is asked for. No row: its place is taken.
-pub(super) const KEEP_ALERT: &str = "WITH
-    kept AS (INSERT INTO alerts (channel, ts, position, sender, identity, status, at, received_at, rule_key, body)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING id)
-    SELECT id,
-        (SELECT max(at) FROM alerts WHERE sender = $4 AND hashtextextended(identity, 0) = hashtextextended($5, 0)
-            AND identity = $5 AND status = 'resolved' AND at >= $7),
-        EXISTS (SELECT FROM notes WHERE name = $11)
-    FROM kept";
-
-/// How a rule ($1), an instance ($2) and a role ($4) stand for a remediation ($3); attempts after $5.
-pub(super) const STANDING: &str = "SELECT
-    (SELECT id FROM remediations WHERE rule_key = $1 AND instance_id = $2 AND open AND id <> $3 LIMIT 1),
-    (SELECT ARRAY[id, rule_key] FROM remediations
-        WHERE instance_id = $2 AND takes_instance AND id <> $3 LIMIT 1),
-    (SELECT count(DISTINCT instance_id) FROM remediations WHERE role = $4 AND takes_role AND id <> $3),
-    (SELECT max(cools_from) FROM remediations
-        WHERE rule_key = $1 AND instance_id = $2 AND acted_at IS NOT NULL),
-    ARRAY(SELECT acted_at FROM remediations WHERE rule_key = $1 AND instance_id = $2 AND acted_at > $5
-        ORDER BY acted_at DESC LIMIT 1000)";
-
-pub(super) const SUBJECT: &str = "SELECT r.body, r.alert, r.claimed_by, r.open, a.resolved_at
-    FROM remediations r LEFT JOIN alerts a ON a.id = r.alert WHERE r.id = $1";
+/// What is read ahead, each for a list of names.
+pub(super) const DELIVERIES: &str = "SELECT id FROM deliveries WHERE id = ANY($1)";
+pub(super) const NOTES: &str = "SELECT name, value FROM notes WHERE name = ANY($1)";
+pub(super) const REMEDIATIONS: &str = "SELECT r.body, r.alert, r.claimed_by, a.resolved_at
+    FROM remediations r LEFT JOIN alerts a ON a.id = r.alert WHERE r.id = ANY($1)";
+/// By channels and `ts` of messages.
+pub(super) const THREADS: &str = "SELECT r.body, r.alert, r.claimed_by, a.resolved_at, r.channel, r.ts, r.id
+    FROM unnest($1::text[], $2::text[]) AS m (channel, ts)
+    JOIN remediations r ON r.channel = m.channel AND r.ts = m.ts LEFT JOIN alerts a ON a.id = r.alert
+    ORDER BY r.opened_at, r.id";
+/// By channels and `ts` of messages, senders and identities: the places that are taken in the message, and
+/// the newest end.
+pub(super) const COMING: &str = "SELECT
+        ARRAY(SELECT position FROM alerts WHERE channel = c.channel AND ts = c.ts),
+        (SELECT max(at) FROM alerts WHERE sender = c.sender
+            AND hashtextextended(identity, 0) = hashtextextended(c.identity, 0)
+            AND identity = c.identity AND status = 'resolved')
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) WITH ORDINALITY
+        AS c (channel, ts, sender, identity, place) ORDER BY place";
+/// By rules and instances: see [`super::known::OfRule`], $3 is the number of attempts; and what takes the
+/// instance.
+pub(super) const STANDINGS: &str = "SELECT
+        (SELECT id FROM remediations WHERE rule_key = s.rule AND instance_id = s.instance AND open LIMIT 1),
+        (SELECT max(cools_from) FROM remediations
+            WHERE rule_key = s.rule AND instance_id = s.instance AND acted_at IS NOT NULL),
+        ARRAY(SELECT acted_at FROM remediations WHERE rule_key = s.rule AND instance_id = s.instance
+            AND acted_at IS NOT NULL ORDER BY acted_at DESC LIMIT $3),
+        ARRAY(SELECT id FROM remediations WHERE instance_id = s.instance AND takes_instance ORDER BY id),
+        ARRAY(SELECT rule_key FROM remediations WHERE instance_id = s.instance AND takes_instance ORDER BY id)
+    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS s (rule, instance, place) ORDER BY place";
+pub(super) const ROLES: &str =
+    "SELECT role, id, instance_id FROM remediations WHERE role = ANY($1) AND takes_role AND instance_id IS NOT NULL";
+pub(super) const WAITED: &str = "SELECT what FROM unnest($1::text[]) AS w (what)
+    WHERE EXISTS (SELECT FROM remediations WHERE waits_for = what AND open)";
+/// So many new numbers for alerts.
+pub(super) const ALERT_NUMBERS: &str =
+    "SELECT nextval(pg_get_serial_sequence('alerts', 'id')) FROM generate_series(1, $1::int8)";
 
 /// Who has claimed what was last opened in the thread of a message, if that replica lives.
 pub(super) const CLAIMER: &str = "SELECT claimed_by FROM remediations

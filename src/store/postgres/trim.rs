@@ -1,7 +1,6 @@
 //! Deleting what is old, a few rows at a time; the server's autovacuum gives their room to later ones.
 
-use super::tx::limited;
-use super::work::{PostgresTx, values};
+use super::work::{PostgresTx, limited, values};
 use crate::store::{Past, Result, Trimmed};
 use crate::time::Timestamp;
 

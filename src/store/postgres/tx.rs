@@ -1,25 +1,23 @@
 //! The store's transaction on PostgreSQL; how it works is in [`super::work`].
 
-use tokio_postgres::Row;
-
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::work::{PostgresTx, text, values};
-use super::{sql, trim};
+use tokio_postgres::Row;
+
+use super::work::{PostgresTx, limited, text, values};
+use super::{pending, sql, trim};
 use crate::alert::{Origin, Status};
 use crate::gate::Pause;
 use crate::lifecycle::{Effect, Remediation, RemediationId};
 use crate::rule::RuleKey;
-use crate::store::columns::{HISTORY_SEARCHED, corrupt, parse};
+use crate::store::columns::{HISTORY_SEARCHED, corrupt, effect, parse};
+use crate::store::needs::Needs;
 use crate::store::{
     AlertRow, Beat, Error, HistoryRow, Kept, Limit, NewAlert, Notice, Orphans, Owed, Past, Record, Result,
     Standing, Subject, Tally, Trimmed, Tx,
 };
 use crate::time::Timestamp;
-
-pub(super) fn limited(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
-}
 
 fn pause(row: &Row) -> Pause {
     Pause {
@@ -38,8 +36,17 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn take_delivery(&mut self, id: &str, at: Timestamp) -> Result<bool> {
-        let sql = "INSERT INTO deliveries (id, at) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING 1";
-        Ok(!self.write(sql, values![text(id), at.0])?.is_empty())
+        let id = text(id);
+        let taken = match self.known.deliveries.get(&id) {
+            Some(taken) => *taken,
+            None => !self.rows(sql::DELIVERIES, values![vec![id.clone()]])?.is_empty(),
+        };
+        self.known.deliveries.insert(id.clone(), true);
+        if !taken {
+            self.job.wrote = true;
+            self.job.pending.deliveries.push((id, at.0));
+        }
+        Ok(!taken)
     }
 
     fn insert_alert(&mut self, new: &NewAlert<'_>) -> Result<i64> {
@@ -52,31 +59,41 @@ impl Tx for PostgresTx<'_> {
             Status::Firing => "firing",
             Status::Resolved => "resolved",
         };
-        let kept = serde_json::to_string(alert).map_err(corrupt("alert"))?;
-        let values = values![
-            text(&origin.channel),
-            text(&origin.ts),
-            i64::from(new.position),
-            text(&origin.sender),
-            text(&alert.identity()),
-            status,
-            origin.at.0,
-            new.received_at.0,
-            new.rule.map(|rule| text(&rule.to_string())),
-            text(&kept),
-            text(note),
-        ];
-        let rows = self.write(sql::KEEP_ALERT, values)?;
-        let Some(row) = rows.first() else {
+        let body = text(&serde_json::to_string(alert).map_err(corrupt("alert"))?);
+        let (message, told) =
+            ((text(&origin.channel), text(&origin.ts)), (text(&origin.sender), text(&alert.identity())));
+        if !self.known.messages.contains_key(&message) || !self.known.ends.contains_key(&told) {
+            self.read_ahead(&Needs::default().alert(origin, alert))?;
+        }
+        let position = i64::from(new.position);
+        if !self.known.messages.entry(message.clone()).or_default().insert(position) {
             let place = format!("alert {} of message {} in {}", new.position, origin.ts, origin.channel);
             return Err(Error::Claimed(place));
-        };
-        // What said so itself is not among those that were there before.
-        let itself = (alert.status == Status::Resolved).then_some(origin.at.0);
-        let resolved_at = row.get::<_, Option<i64>>(1).max(itself).map(Timestamp);
-        let note = text(note);
-        let gathered = self.job.gathered.notes.contains_key(&note) || self.gathered.notes.contains_key(&note);
-        Ok(Kept { id: row.get(0), resolved_at, noted: gathered || row.get(2) })
+        }
+        let id = self.alert_number()?;
+        let end = self.known.ends.entry(told.clone()).or_default();
+        if alert.status == Status::Resolved {
+            *end = (*end).max(Some(origin.at.0));
+        }
+        let resolved_at = end.filter(|at| *at >= origin.at.0).map(Timestamp);
+        self.known.fresh.insert(id, None);
+        self.job.wrote = true;
+        self.job.pending.alerts.push(pending::Alert {
+            id,
+            channel: message.0,
+            ts: message.1,
+            position,
+            sender: told.0,
+            identity: told.1,
+            status,
+            at: origin.at.0,
+            received_at: new.received_at.0,
+            rule: new.rule.map(|rule| text(&rule.to_string())),
+            resolved_at: None,
+            body,
+        });
+        let noted = !note.is_empty() && self.note(note)?.is_some();
+        Ok(Kept { id, resolved_at, noted })
     }
 
     fn resolve_alerts(&mut self, sender: &str, identity: &str, at: Timestamp) -> Result<Vec<i64>> {
@@ -86,7 +103,9 @@ impl Tx for PostgresTx<'_> {
              AND status = 'firing' AND resolved_at IS NULL AND at <= $3 RETURNING id",
             values![text(sender), text(identity), at.0],
         )?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        let ids: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+        ids.iter().for_each(|id| self.known.resolved(*id, at.0));
+        Ok(ids)
     }
 
     fn resolved_since(&mut self, sender: &str, identity: &str, at: Timestamp) -> Result<Option<Timestamp>> {
@@ -102,7 +121,11 @@ impl Tx for PostgresTx<'_> {
     fn resolve_alert(&mut self, alert: i64, at: Timestamp) -> Result<bool> {
         let sql = "UPDATE alerts SET resolved_at = $2
                    WHERE id = $1 AND resolved_at IS NULL AND status = 'firing' RETURNING 1";
-        Ok(!self.write(sql, values![alert, at.0])?.is_empty())
+        let resolved = !self.write(sql, values![alert, at.0])?.is_empty();
+        if resolved {
+            self.known.resolved(alert, at.0);
+        }
+        Ok(resolved)
     }
 
     fn alerts_of(&mut self, channel: &str, ts: &str) -> Result<Vec<AlertRow>> {
@@ -122,21 +145,20 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn alert_resolved_at(&mut self, alert: i64) -> Result<Option<Timestamp>> {
-        let found = self.one("SELECT resolved_at FROM alerts WHERE id = $1", values![alert])?;
-        Ok(found.map(Timestamp))
+        Ok(self.resolved_at(alert)?.map(Timestamp))
     }
 
     fn insert_remediation(&mut self, new: &Remediation, alert: Option<i64>) -> Result<()> {
-        self.insert(new, alert, None, &[]).map(drop)
+        self.insert(&Arc::new(new.clone()), alert, &[], &[]).map(drop)
     }
 
     fn update_remediation(&mut self, changed: &Remediation) -> Result<()> {
-        self.step(changed, None, &[]).map(drop)
+        self.step(&Arc::new(changed.clone()), None, &[]).map(drop)
     }
 
     fn keep_step(
         &mut self,
-        next: &Remediation,
+        next: &Arc<Remediation>,
         record: Option<&Record<'_>>,
         effects: &[Effect],
     ) -> Result<Vec<Owed>> {
@@ -145,35 +167,41 @@ impl Tx for PostgresTx<'_> {
 
     fn keep_new(
         &mut self,
-        new: &Remediation,
+        new: &Arc<Remediation>,
         alert: Option<i64>,
-        record: &Record<'_>,
+        records: &[Record<'_>],
         effects: &[Effect],
     ) -> Result<Vec<Owed>> {
-        self.insert(new, alert, Some(record), effects)
+        self.insert(new, alert, records, effects)
     }
 
     fn set_aside(&mut self, id: &RemediationId) -> Result<()> {
-        self.job.known.remove(id);
-        self.later(
+        self.write(
             "UPDATE remediations SET open = false, unsent = false, takes_instance = false, takes_role = false,
              due_at = NULL, waits_for = NULL, state = 'unreadable' WHERE id = $1",
             values![text(&id.0)],
-        );
+        )?;
+        // It was counted where its row said.
+        self.known.forget();
         Ok(())
     }
 
     fn remediation(&mut self, id: &RemediationId) -> Result<Option<(Remediation, Option<i64>)>> {
-        Ok(self.read(id)?.map(|subject| (subject.remediation, subject.alert)))
+        Ok(self.read(id)?.map(|row| (row.remediation.as_ref().clone(), row.alert)))
     }
 
     fn subject(&mut self, id: &RemediationId) -> Result<Option<Subject>> {
-        self.read(id)
+        Ok(self.read(id)?.map(|row| row.subject()))
     }
 
     fn remediations_of(&mut self, channel: &str, ts: &str) -> Result<Vec<Remediation>> {
+        let thread = (channel.to_owned(), ts.to_owned());
+        if let Some(ids) = self.known.threads.get(&thread) {
+            let rows = ids.iter().filter_map(|id| self.known.remediations.get(id));
+            return Ok(rows.map(|row| row.remediation.as_ref().clone()).collect());
+        }
         let sql = "SELECT body FROM remediations WHERE channel = $1 AND ts = $2 ORDER BY opened_at, id";
-        self.bodies(sql, values![text(channel), text(ts)])
+        self.whole(sql, values![text(channel), text(ts)])
     }
 
     fn open_remediations_of_alert(&mut self, alert: i64) -> Result<Vec<RemediationId>> {
@@ -181,12 +209,12 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn open_remediations(&mut self) -> Result<Vec<Remediation>> {
-        self.bodies("SELECT body FROM remediations WHERE open ORDER BY opened_at", values![])
+        self.whole("SELECT body FROM remediations WHERE open ORDER BY opened_at", values![])
     }
 
     fn claimed_remediations(&mut self) -> Result<Vec<Remediation>> {
         let sql = "SELECT body FROM remediations WHERE open AND claimed_by = $1 ORDER BY opened_at";
-        self.bodies(sql, values![self.me])
+        self.whole(sql, values![self.me])
     }
 
     fn unsent_remediations(&mut self) -> Result<Vec<(RemediationId, RuleKey)>> {
@@ -201,14 +229,23 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn waiting_for(&mut self, what: &str, limit: usize) -> Result<Vec<RemediationId>> {
+        if self.known.unwaited.contains(what) {
+            return Ok(Vec::new());
+        }
         let sql = "SELECT id FROM remediations WHERE waits_for = $1 AND open ORDER BY opened_at, id LIMIT $2";
-        self.ids(sql, values![text(what), limited(limit)])
+        let ids = self.ids(sql, values![text(what), limited(limit)])?;
+        if ids.is_empty() {
+            self.known.unwaited.insert(what.to_owned());
+        }
+        Ok(ids)
     }
 
     fn due_remediations(&mut self, now: Timestamp, limit: usize) -> Result<Vec<RemediationId>> {
         let sql = "SELECT id FROM remediations WHERE open AND claimed_by = $1 AND due_at <= $2
                    ORDER BY due_at LIMIT $3";
-        self.ids(sql, values![self.me, now.0, limited(limit)])
+        let ids = self.ids(sql, values![self.me, now.0, limited(limit)])?;
+        self.read_these(&ids)?;
+        Ok(ids)
     }
 
     fn next_due_at(&mut self) -> Result<Option<Timestamp>> {
@@ -306,50 +343,26 @@ impl Tx for PostgresTx<'_> {
         instance: &str,
         attempts_since: Option<Timestamp>,
     ) -> Result<Standing> {
-        let values = values![
-            text(&this.rule_key.to_string()),
-            text(instance),
-            text(&this.id.0),
-            text(this.role()),
-            attempts_since.map_or(i64::MAX, |since| since.0),
-        ];
-        let rows = self.rows(sql::STANDING, values)?;
-        let row = rows.first().ok_or(Error::Stopped)?;
-        let taken: Option<Vec<String>> = row.get(1);
-        let instance_taken = taken.and_then(|taken| match <[String; 2]>::try_from(taken) {
-            Ok([id, key]) => Some((RemediationId(id), key)),
-            Err(_) => None,
-        });
-        Ok(Standing {
-            under_way: row.get::<_, Option<String>>(0).map(RemediationId),
-            instance_taken,
-            role_running: u32::try_from(row.get::<_, i64>(2)).unwrap_or(u32::MAX),
-            last_acted: row.get::<_, Option<i64>>(3).map(Timestamp),
-            attempts: row.get::<_, Vec<i64>>(4).into_iter().map(Timestamp).collect(),
-        })
+        let (rule, role) = (this.rule_key.to_string(), this.role().to_owned());
+        self.look_at(&rule, instance, &role)?;
+        match self.known.standing(this, instance, attempts_since) {
+            Some(standing) => Ok(standing),
+            // It looks back on more than is read at once.
+            None => {
+                let standing = self.known.standing(this, instance, None).ok_or(Error::Stopped)?;
+                let since = attempts_since.unwrap_or(Timestamp(i64::MAX));
+                Ok(Standing { attempts: self.attempts_since(&this.rule_key, instance, since)?, ..standing })
+            }
+        }
     }
 
     fn owe(&mut self, remediation: &RemediationId, effect: Effect) -> Result<Owed> {
-        self.generation += 1;
-        let generation = self.generation;
-        let values = values![text(&remediation.0), effect.as_str(), generation, self.me];
-        let claimed_by = match self.job.known.get(remediation) {
-            Some(known) => {
-                let claimed_by = known.claimed_by;
-                self.later(sql::OWE, values);
-                claimed_by
-            }
-            None => self.write(sql::OWE, values)?.first().map_or(self.me, |row| row.get(0)),
-        };
-        if claimed_by != self.me {
-            self.job.called.insert(claimed_by);
-        }
-        Ok(Owed { remediation: remediation.clone(), effect, generation, claimed_by })
+        let claimed_by = self.read(remediation)?.map_or(self.me, |row| row.claimed_by);
+        Ok(self.owing(remediation, effect, claimed_by))
     }
 
     fn settle(&mut self, owed: &Owed) -> Result<()> {
-        let key = (text(&owed.remediation.0), owed.effect.as_str());
-        self.job.gathered.settled.entry(key).or_default().insert(owed.generation);
+        self.job.pending.settle(owed);
         self.job.wrote = true;
         Ok(())
     }
@@ -358,15 +371,12 @@ impl Tx for PostgresTx<'_> {
         let sql = "SELECT remediation, effect, generation FROM outbox
                    WHERE claimed_by = $1 AND generation > $2 ORDER BY id";
         let rows = self.rows(sql, values![self.me, generation])?;
-        let read = rows.iter().map(|row| {
-            let effect = serde_json::Value::String(row.get(1));
-            let effect: Effect = serde_json::from_value(effect).map_err(corrupt("effect"))?;
-            let remediation = RemediationId(row.get(0));
-            Ok(Owed { remediation, effect, generation: row.get(2), claimed_by: self.me })
+        let me = self.me;
+        let read = rows.iter().filter_map(|row| {
+            let effect = effect(row.get(1))?;
+            Some(Owed { remediation: RemediationId(row.get(0)), effect, generation: row.get(2), claimed_by: me })
         });
-        let mut all = read.collect::<Result<Vec<Owed>>>()?;
-        all.retain(|owed| !self.gathered.has_settled(owed) && !self.job.gathered.has_settled(owed));
-        Ok(all)
+        Ok(read.collect())
     }
 
     fn owe_notice(&mut self, notice: &Notice) -> Result<()> {
@@ -413,6 +423,9 @@ impl Tx for PostgresTx<'_> {
 
     fn claim_orphans(&mut self) -> Result<Orphans> {
         let rows = self.try_to_write(sql::CLAIM_OPEN, values![self.me])?;
+        if !rows.is_empty() {
+            self.known.forget();
+        }
         let open = rows.iter().map(|row| RemediationId(row.get(0))).collect();
         let owed: Option<i64> = self.one(sql::CLAIM_OWED, values![self.me])?;
         self.job.wrote |= owed.is_some_and(|owed| owed > 0);
@@ -481,16 +494,8 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn record(&mut self, record: &Record<'_>) -> Result<()> {
-        self.later(
-            "INSERT INTO journal (at, remediation, what, who, why) VALUES ($1, $2, $3, $4, $5)",
-            values![
-                record.at.0,
-                record.remediation.map(|id| text(&id.0)),
-                text(record.what),
-                text(record.who),
-                text(record.why),
-            ],
-        );
+        self.job.pending.record(record);
+        self.job.wrote = true;
         Ok(())
     }
 
@@ -523,26 +528,25 @@ impl Tx for PostgresTx<'_> {
 
     fn note(&mut self, name: &str) -> Result<Option<String>> {
         let name = text(name);
-        let gathered = self.job.gathered.notes.get(&name).or_else(|| self.gathered.notes.get(&name));
-        if let Some(value) = gathered {
-            return Ok(Some(value.0.clone()));
+        if let Some(value) = self.known.notes.get(&name) {
+            return Ok(value.clone());
         }
-        self.one("SELECT value FROM notes WHERE name = $1", values![name])
+        let value = self.one("SELECT value FROM notes WHERE name = $1", values![name.clone()])?;
+        self.known.notes.insert(name, value.clone());
+        Ok(value)
     }
 
     fn set_note(&mut self, name: &str, value: &str) -> Result<()> {
-        self.job.gathered.notes.insert(text(name), (text(value), None));
-        self.job.wrote = true;
-        Ok(())
+        self.put_note(name, value, None)
     }
 
     fn set_passing_note(&mut self, name: &str, value: &str, at: Timestamp) -> Result<()> {
-        self.job.gathered.notes.insert(text(name), (text(value), Some(at.0)));
-        self.job.wrote = true;
-        Ok(())
+        self.put_note(name, value, Some(at.0))
     }
 
     fn trim(&mut self, past: Past, before: Timestamp, limit: usize) -> Result<Trimmed> {
+        // What goes may be known.
+        self.known.forget();
         trim::trim(self, past, before, limit)
     }
 }

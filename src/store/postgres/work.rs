@@ -1,20 +1,26 @@
-//! How a transaction works on PostgreSQL: what is sent at once, what later, and what together.
+//! How a transaction works on PostgreSQL: what is read ahead, what is known, and what is sent together.
 //!
-//! Each answer that is waited for costs a way to the server and back, under the lock that all wait for.
-//! So what nobody asks the result of is held back to the end of its job and sent without waiting; that
-//! also lets a job that says no be undone without a savepoint, unless it had to be sent before.
+//! Each answer that is waited for costs a way to the server and back, under the lock that all wait for, and
+//! each statement costs both sides some work. So what a commit's jobs will look at is read for all of them
+//! before they run ([`super::ahead`]), what they write is known at once ([`super::known`]) and sent at the
+//! end for all of them together ([`super::pending`]). Whatever is asked for besides goes to the server after
+//! what was written has gone there, so every answer is that of the one-by-one order. Nothing of a job that
+//! says no was sent, unless something of it had to be; then a savepoint undoes it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use tokio_postgres::Row;
 
+use super::known::{Known, claim_of};
+use super::pending::Pending;
 use super::session::{Param, Session};
-use super::{Done, sql};
+use super::{Done, known, sql};
 use crate::gate::Pause;
 use crate::lifecycle::{Effect, Remediation, RemediationId, Trigger};
-use crate::store::columns::{body, columns, parse, parse_all};
-use crate::store::{Error, Owed, Record, Result, Subject};
-use crate::time::Timestamp;
+use crate::store::columns::parse;
+use crate::store::needs::{Needs, Stand};
+use crate::store::{Error, Owed, Record, Result};
 
 /// The parameters of a statement.
 macro_rules! values {
@@ -22,77 +28,60 @@ macro_rules! values {
 }
 pub(super) use values;
 
-/// What this job knows of a remediation that it has read or written.
-pub(super) struct Known {
-    pub(super) claimed_by: i64,
-    /// Of an open one.
-    claims: Option<String>,
-}
+/// What is owed takes its numbers from a block of 65,536 that a transaction has.
+const NUMBERS: i64 = 32_768;
 
 pub(super) struct PostgresTx<'a> {
     pub(super) session: &'a mut Session,
+    pub(super) known: &'a mut Known,
+    /// Numbers that no alert has.
+    pub(super) numbers: &'a mut VecDeque<i64>,
     pub(super) me: i64,
-    /// The next number of what is owed anew.
-    pub(super) generation: i64,
+    /// The last number of what was owed.
+    generation: i64,
+    first: i64,
     /// Other jobs share the transaction.
     shared: bool,
     wrote: bool,
     called: BTreeSet<i64>,
     undone: bool,
-    pub(super) gathered: Gathered,
-    /// All that were not ended, once read: nobody else changes them under the lock.
+    /// Of jobs that were kept.
+    pending: Pending,
+    /// All pauses that were not ended, once read: nobody else changes them under the lock.
     pub(super) pauses: Option<Vec<Pause>>,
     pub(super) job: This,
-}
-
-/// Small writes that come many to a transaction and that nothing else of it reads in the database: they
-/// go out together at its end.
-#[derive(Default)]
-pub(super) struct Gathered {
-    /// By remediation and effect's name.
-    pub(super) settled: HashMap<(String, &'static str), BTreeSet<i64>>,
-    /// With the moment after which they may be trimmed.
-    pub(super) notes: BTreeMap<String, (String, Option<i64>)>,
-}
-
-impl Gathered {
-    fn append(&mut self, more: Gathered) {
-        for (key, generations) in more.settled {
-            self.settled.entry(key).or_default().extend(generations);
-        }
-        self.notes.extend(more.notes);
-    }
-
-    pub(super) fn has_settled(&self, owed: &Owed) -> bool {
-        let key = (text(&owed.remediation.0), owed.effect.as_str());
-        self.settled.get(&key).is_some_and(|generations| generations.contains(&owed.generation))
-    }
 }
 
 /// What the job that runs has done.
 #[derive(Default)]
 pub(super) struct This {
-    pub(super) gathered: Gathered,
+    pub(super) pending: Pending,
     /// Its savepoint was sent.
     saved: bool,
     pub(super) wrote: bool,
-    /// Its writes that are not sent yet.
-    held: Vec<(&'static str, Vec<Param>)>,
     pub(super) called: BTreeSet<i64>,
-    pub(super) known: HashMap<RemediationId, Known>,
 }
 
 impl<'a> PostgresTx<'a> {
-    pub(super) fn new(session: &'a mut Session, me: i64, generation: i64, shared: bool) -> PostgresTx<'a> {
+    pub(super) fn new(
+        session: &'a mut Session,
+        known: &'a mut Known,
+        numbers: &'a mut VecDeque<i64>,
+        (me, generation): (i64, i64),
+        shared: bool,
+    ) -> PostgresTx<'a> {
         PostgresTx {
             session,
+            known,
+            numbers,
             me,
             generation,
+            first: generation,
             shared,
             wrote: false,
             called: BTreeSet::new(),
             undone: false,
-            gathered: Gathered::default(),
+            pending: Pending::default(),
             pauses: None,
             job: This::default(),
         }
@@ -103,63 +92,54 @@ impl<'a> PostgresTx<'a> {
     }
 
     pub(super) fn end_job(&mut self, keep: bool) -> Result<()> {
+        let job = std::mem::take(&mut self.job);
         if keep {
-            for (sql, values) in std::mem::take(&mut self.job.held) {
-                self.session.send_checked(sql, values)?;
-            }
-            self.wrote |= self.job.wrote;
-            self.called.append(&mut self.job.called);
-            self.gathered.append(std::mem::take(&mut self.job.gathered));
-        } else if self.job.saved {
-            // It may have read what it changed itself.
-            self.pauses = None;
-            self.session.send(sql::UNDO, Vec::new())?;
+            self.pending.append(job.pending);
+            self.wrote |= job.wrote;
+            self.called.extend(job.called);
         } else {
-            self.undone |= self.job.wrote;
+            if job.wrote {
+                // What is known of is what this one would have made.
+                self.known.forget();
+                self.pauses = None;
+            }
+            match job.saved {
+                true => self.session.send(sql::UNDO, Vec::new())?,
+                false => self.undone |= job.wrote,
+            }
         }
-        if self.job.saved {
+        if job.saved {
             self.session.send(sql::RELEASE, Vec::new())?;
         }
         Ok(())
     }
 
-    /// Sends what was gathered; the end of the transaction's own work.
-    pub(super) fn done(self) -> Result<Done> {
-        let Gathered { settled, notes } = self.gathered;
-        if !settled.is_empty() {
-            let mut rows: (Vec<String>, Vec<&str>, Vec<i64>) = Default::default();
-            for ((remediation, effect), generations) in settled {
-                for generation in generations {
-                    rows.0.push(remediation.clone());
-                    rows.1.push(effect);
-                    rows.2.push(generation);
-                }
-            }
-            self.session.send(sql::SETTLE, values![rows.0, rows.1, rows.2])?;
-        }
-        if !notes.is_empty() {
-            let (names, kept): (Vec<String>, Vec<(String, Option<i64>)>) = notes.into_iter().unzip();
-            let (kept, at): (Vec<String>, Vec<Option<i64>>) = kept.into_iter().unzip();
-            self.session.send(sql::NOTE, values![names, kept, at])?;
-        }
+    /// Whether no further job may run in this transaction.
+    pub(super) fn is_full(&self) -> bool {
+        self.generation - self.first >= NUMBERS
+    }
+
+    /// Sends what was written; the end of the transaction's own work.
+    pub(super) fn done(mut self) -> Result<Done> {
+        self.pending.send(self.session)?;
         Ok(Done { ran: 0, wrote: self.wrote, called: self.called, undone: self.undone && !self.shared })
     }
 
-    /// Sends what was held back: what follows may read it.
-    pub(super) fn flush(&mut self) -> Result<()> {
-        if self.job.held.is_empty() {
+    /// Sends what was written so far: what follows may read it.
+    fn flush(&mut self) -> Result<()> {
+        self.pending.send(self.session)?;
+        if self.job.pending.is_empty() {
             return Ok(());
         }
         self.save()?;
-        for (sql, values) in std::mem::take(&mut self.job.held) {
-            self.session.send_checked(sql, values)?;
-        }
-        Ok(())
+        self.job.pending.send(self.session)
     }
 
     /// From here on the job is undone by its savepoint.
     fn save(&mut self) -> Result<()> {
         if self.shared && !self.job.saved {
+            // What the jobs before it wrote stays.
+            self.pending.send(self.session)?;
             self.session.send(sql::SAVE, Vec::new())?;
             self.job.saved = true;
         }
@@ -170,6 +150,11 @@ impl<'a> PostgresTx<'a> {
     pub(super) fn rows(&mut self, sql: &'static str, values: Vec<Param>) -> Result<Vec<Row>> {
         self.flush()?;
         self.session.rows(sql, values)
+    }
+
+    pub(super) fn ask_all(&mut self, statements: Vec<(&'static str, Vec<Param>)>) -> Result<Vec<Vec<Row>>> {
+        self.flush()?;
+        self.session.all(statements)
     }
 
     /// Reads the first column of the first row.
@@ -185,8 +170,20 @@ impl<'a> PostgresTx<'a> {
         Ok(self.rows(sql, values)?.iter().map(|row| RemediationId(row.get(0))).collect())
     }
 
-    pub(super) fn bodies(&mut self, sql: &'static str, values: Vec<Param>) -> Result<Vec<Remediation>> {
-        parse_all(self.rows(sql, values)?.iter().map(|row| row.get(0)).collect())
+    /// Reads remediations by their columns as in [`sql::REMEDIATIONS`]; one that cannot be read must not hide
+    /// the others.
+    pub(super) fn whole(&mut self, sql: &'static str, values: Vec<Param>) -> Result<Vec<Remediation>> {
+        let rows = self.rows(sql, values)?;
+        let mut all = Vec::with_capacity(rows.len());
+        for row in &rows {
+            match parse(row.get(0)) {
+                Ok(remediation) => all.push(remediation),
+                Err(error) => {
+                    tracing::error!(%error, "a stored remediation cannot be read and is passed over");
+                }
+            }
+        }
+        Ok(all)
     }
 
     /// Writes and waits for what came of it.
@@ -204,7 +201,7 @@ impl<'a> PostgresTx<'a> {
         Ok(rows)
     }
 
-    /// Writes at the end of the job, where nothing can come of it that the job would want to know.
+    /// Writes where nothing can come of it that the job would want to know.
     pub(super) fn later(&mut self, sql: &'static str, values: Vec<Param>) {
         self.job.wrote = true;
         self.aside(sql, values);
@@ -212,145 +209,131 @@ impl<'a> PostgresTx<'a> {
 
     /// As [`PostgresTx::later`], where nobody need ever know whether it counts.
     pub(super) fn aside(&mut self, sql: &'static str, values: Vec<Param>) {
-        self.job.held.push((sql, values));
+        self.job.pending.other(sql, values);
     }
 
-    fn owing(&mut self, remediation: &RemediationId, effects: &[Effect], claimed_by: i64) -> Vec<Owed> {
-        if claimed_by != self.me && !effects.is_empty() {
+    /// A remediation with what stands beside it.
+    pub(super) fn read(&mut self, id: &RemediationId) -> Result<Option<known::Row>> {
+        if let Some(row) = self.known.remediations.get(id) {
+            return Ok(Some(row.clone()));
+        }
+        if self.known.absent.contains(id) {
+            return Ok(None);
+        }
+        let asked = vec![(sql::REMEDIATIONS, values![vec![text(&id.0)]])];
+        // Nothing else that was written shows in it.
+        let rows = match self.pending.has(id) || self.job.pending.has(id) {
+            true => self.ask_all(asked)?,
+            false => self.session.all(asked)?,
+        };
+        let Some(row) = rows.first().and_then(|rows| rows.first()) else { return Ok(None) };
+        self.learn(row)?;
+        Ok(self.known.remediations.get(id).cloned())
+    }
+
+    /// Has read all that the gates look at for a rule on an instance of a role.
+    pub(super) fn look_at(&mut self, rule: &str, instance: &str, role: &str) -> Result<()> {
+        let stand = Stand { rule: rule.to_owned(), instance: instance.to_owned(), role: role.to_owned() };
+        self.read_standings(&BTreeSet::from([stand]), BTreeSet::new())
+    }
+
+    pub(super) fn put_note(&mut self, name: &str, value: &str, at: Option<i64>) -> Result<()> {
+        let (name, value) = (text(name), text(value));
+        self.known.notes.insert(name.clone(), Some(value.clone()));
+        self.job.pending.note(name, value, at);
+        self.job.wrote = true;
+        Ok(())
+    }
+
+    /// The next number of what is owed by this remediation.
+    pub(super) fn owing(&mut self, remediation: &RemediationId, effect: Effect, claimed_by: i64) -> Owed {
+        self.generation += 1;
+        let owed = Owed { remediation: remediation.clone(), effect, generation: self.generation, claimed_by };
+        self.job.pending.owe(&owed);
+        self.job.wrote = true;
+        if claimed_by != self.me {
             self.job.called.insert(claimed_by);
         }
-        let owed = effects.iter().map(|effect| {
-            self.generation += 1;
-            let (remediation, effect) = (remediation.clone(), *effect);
-            Owed { remediation, effect, generation: self.generation, claimed_by }
-        });
-        owed.collect()
-    }
-
-    /// Reads a remediation with its alert's row and moment.
-    pub(super) fn read(&mut self, id: &RemediationId) -> Result<Option<Subject>> {
-        let rows = self.rows(sql::SUBJECT, values![text(&id.0)])?;
-        let Some(row) = rows.first() else { return Ok(None) };
-        let remediation = parse(row.get(0))?;
-        self.learn(&remediation, row.get(2));
-        let resolved_at: Option<i64> = row.get(4);
-        Ok(Some(Subject { remediation, alert: row.get(1), resolved_at: resolved_at.map(Timestamp) }))
-    }
-
-    fn learn(&mut self, this: &Remediation, claimed_by: i64) {
-        self.job.known.insert(this.id.clone(), Known { claimed_by, claims: claims(this) });
+        owed
     }
 
     /// What a step changed, with its line in the journal and what it owes.
     pub(super) fn step(
         &mut self,
-        next: &Remediation,
+        next: &Arc<Remediation>,
         record: Option<&Record<'_>>,
         effects: &[Effect],
     ) -> Result<Vec<Owed>> {
-        let columns = columns(next);
-        let known = self.job.known.get(&next.id);
-        let claims = claims(next);
-        let claims_anew = claims.is_some() && known.is_none_or(|known| known.claims != claims);
-        let claimed_by = known.map(|known| known.claimed_by);
-        let mut owed = self.owing(&next.id, effects, claimed_by.unwrap_or(self.me));
-        let (at, what, who, why) = line(record);
-        let values = values![
-            text(&next.id.0),
-            columns.instance_id.as_deref().map(text),
-            text(&next.origin.ts),
-            next.state.name(),
-            !next.is_over(),
-            next.state.is_before_sending(),
-            next.state.takes_instance(),
-            next.state.takes_role_slot(),
-            next.state.due_at().map(|due| due.0),
-            columns.acted_at,
-            columns.cools_from,
-            columns.ended_at,
-            columns.outcome,
-            text(&body(next)?),
-            columns.waits_for.as_deref().map(text),
-            claims_anew,
-            at,
-            what,
-            who,
-            why,
-            effects.iter().map(|effect| effect.as_str()).collect::<Vec<_>>(),
-            owed.iter().map(|owed| owed.generation).collect::<Vec<_>>(),
-        ];
-        if let (Some(claimed_by), false) = (claimed_by, claims_anew) {
-            self.later(sql::STEP, values);
-            self.learn(next, claimed_by);
-            return Ok(owed);
-        }
-        let rows = self.write(sql::STEP, values)?;
-        let Some(row) = rows.first() else {
-            let there: Option<i32> =
-                self.one("SELECT 1 FROM remediations WHERE id = $1", values![text(&next.id.0)])?;
-            return Err(match there {
-                Some(_) => Error::Claimed(format!("{} is at work there", next.rule_key)),
-                None => Error::Corrupt { what: "remediation", why: format!("{} is not there", next.id) },
-            });
+        let Some(row) = self.read(&next.id)? else {
+            return Err(Error::Corrupt { what: "remediation", why: format!("{} is not there", next.id) });
         };
-        let claimed_by = row.get(0);
-        for owed in &mut owed {
-            owed.claimed_by = claimed_by;
+        if claim_of(next) != claim_of(&row.remediation) {
+            self.claim(next)?;
         }
-        if claimed_by != self.me && !owed.is_empty() {
-            self.job.called.insert(claimed_by);
-        }
-        self.learn(next, claimed_by);
-        Ok(owed)
+        self.job.wrote = true;
+        self.job.pending.update(next);
+        self.keep(known::Row { remediation: next.clone(), ..row }, record.map_or(&[], std::slice::from_ref), effects)
     }
 
     pub(super) fn insert(
         &mut self,
-        new: &Remediation,
+        new: &Arc<Remediation>,
         alert: Option<i64>,
-        record: Option<&Record<'_>>,
+        records: &[Record<'_>],
         effects: &[Effect],
     ) -> Result<Vec<Owed>> {
-        let columns = columns(new);
-        let claimer = self.claimer_of(new)?;
-        let owed = self.owing(&new.id, effects, claimer);
-        let (at, what, who, why) = line(record);
-        let values = values![
-            text(&new.id.0),
-            text(&new.rule_key.to_string()),
-            text(new.role()),
-            columns.instance_id.as_deref().map(text),
-            alert,
-            text(&new.origin.channel),
-            text(&new.origin.ts),
-            new.state.name(),
-            !new.is_over(),
-            new.state.is_before_sending(),
-            new.state.takes_instance(),
-            new.state.takes_role_slot(),
-            new.state.due_at().map(|due| due.0),
-            new.opened_at.0,
-            columns.acted_at,
-            columns.cools_from,
-            columns.ended_at,
-            columns.outcome,
-            text(&body(new)?),
-            columns.waits_for.as_deref().map(text),
-            claimer,
-            at,
-            what,
-            who,
-            why,
-            effects.iter().map(|effect| effect.as_str()).collect::<Vec<_>>(),
-            owed.iter().map(|owed| owed.generation).collect::<Vec<_>>(),
-        ];
-        if claims(new).is_none() {
-            self.later(sql::NEW, values);
-        } else if self.write(sql::NEW, values)?.is_empty() {
-            return Err(Error::Claimed(format!("{} is at work there", new.rule_key)));
+        if self.read(&new.id)?.is_some() {
+            return Err(Error::Claimed(format!("remediation {} is there", new.id)));
         }
-        self.learn(new, claimer);
-        Ok(owed)
+        let claimed_by = self.claimer_of(new)?;
+        self.claim(new)?;
+        self.job.wrote = true;
+        self.job.pending.insert(new, alert, claimed_by);
+        let resolved_at = match alert {
+            Some(alert) => self.resolved_at(alert)?,
+            None => None,
+        };
+        let row = known::Row { remediation: new.clone(), alert, resolved_at, claimed_by };
+        self.keep(row, records, effects)
+    }
+
+    fn keep(&mut self, row: known::Row, records: &[Record<'_>], effects: &[Effect]) -> Result<Vec<Owed>> {
+        records.iter().for_each(|record| self.job.pending.record(record));
+        let (id, claimed_by) = (row.remediation.id.clone(), row.claimed_by);
+        self.known.put(row, &mut self.job.pending);
+        Ok(effects.iter().map(|effect| self.owing(&id, *effect, claimed_by)).collect())
+    }
+
+    /// The rule's claim on the instance, if this one is to have one. Of those that give it up and those that
+    /// take it over the first must be written first: the unique key looks at each row by itself.
+    fn claim(&mut self, this: &Remediation) -> Result<()> {
+        let Some((rule, instance)) = claim_of(this) else { return Ok(()) };
+        self.look_at(&rule, &instance, this.role())?;
+        let open = self.known.of_rule(&rule, &instance).and_then(|of_rule| of_rule.open.as_ref());
+        if open.is_some_and(|open| *open != this.id) {
+            return Err(Error::Claimed(format!("{} is at work there", this.rule_key)));
+        }
+        let claim = (rule, instance);
+        if self.pending.releases(&claim) || self.job.pending.releases(&claim) {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// When an alert was over.
+    pub(super) fn resolved_at(&mut self, alert: i64) -> Result<Option<i64>> {
+        match self.known.fresh.get(&alert) {
+            Some(resolved_at) => Ok(*resolved_at),
+            None => self.one("SELECT resolved_at FROM alerts WHERE id = $1", values![alert]),
+        }
+    }
+
+    /// A number that no alert has.
+    pub(super) fn alert_number(&mut self) -> Result<i64> {
+        if let Some(number) = self.numbers.pop_front() {
+            return Ok(number);
+        }
+        self.one(sql::ALERT_NUMBERS, values![1_i64])?.ok_or(Error::Stopped)
     }
 
     /// Who has the thread has what follows in it: one message's reaction is set by one replica.
@@ -361,17 +344,18 @@ impl<'a> PostgresTx<'a> {
         let found = self.one(sql::CLAIMER, values![text(&new.origin.channel), text(&new.origin.ts)])?;
         Ok(found.unwrap_or(self.me))
     }
+
+    /// Reads what is to be asked for next, where many rows are to be looked at one by one.
+    pub(super) fn read_these(&mut self, ids: &[RemediationId]) -> Result<()> {
+        match ids {
+            [] | [_] => Ok(()),
+            ids => self.read_ahead(&Needs::default().remediations(ids)),
+        }
+    }
 }
 
-/// The instance on which an open remediation holds its rule's claim.
-fn claims(this: &Remediation) -> Option<String> {
-    this.target.as_ref().filter(|_| !this.is_over()).map(|target| target.instance_id.clone())
-}
-
-/// The journal's line as parameters; all null without one.
-fn line(record: Option<&Record<'_>>) -> (Option<i64>, Option<String>, Option<String>, Option<String>) {
-    let Some(record) = record else { return (None, None, None, None) };
-    (Some(record.at.0), Some(text(record.what)), Some(text(record.who)), Some(text(record.why)))
+pub(super) fn limited(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
 /// Text as PostgreSQL can keep it: it knows no zero character.

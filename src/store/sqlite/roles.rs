@@ -10,42 +10,11 @@ use rusqlite::Connection;
 
 use crate::lifecycle::RemediationId;
 use crate::store::Result;
+use crate::store::role::Role;
 
 /// By role; only roles of which something runs.
 #[derive(Debug, Default)]
 pub(super) struct Roles(HashMap<String, Role>);
-
-/// What runs of one role.
-#[derive(Debug, Default)]
-struct Role {
-    /// Remediations between sending and answer, each with its instance.
-    running: HashMap<String, String>,
-    /// How many of them each instance has.
-    instances: HashMap<String, u32>,
-}
-
-impl Role {
-    fn take(&mut self, id: &str, instance: &str) {
-        self.leave(id);
-        self.running.insert(id.to_owned(), instance.to_owned());
-        *self.instances.entry(instance.to_owned()).or_default() += 1;
-    }
-
-    fn leave(&mut self, id: &str) {
-        let Some(instance) = self.running.remove(id) else { return };
-        let Some(count) = self.instances.get_mut(&instance) else { return };
-        *count -= 1;
-        if *count == 0 {
-            self.instances.remove(&instance);
-        }
-    }
-
-    /// Instances that another than `but` has.
-    fn count(&self, but: &str) -> usize {
-        let own = self.running.get(but).and_then(|instance| self.instances.get(instance));
-        self.instances.len() - usize::from(own == Some(&1))
-    }
-}
 
 impl Roles {
     /// Something that was told here was undone.
@@ -61,7 +30,7 @@ impl Roles {
             Some(instance) => known.take(&id.0, instance),
             None => known.leave(&id.0),
         }
-        if known.running.is_empty() {
+        if known.is_idle() {
             self.0.remove(role);
         }
     }
@@ -80,7 +49,7 @@ impl Roles {
                     counted.take(&row.get::<_, String>(0)?, &row.get::<_, String>(1)?);
                 }
                 let count = counted.count(&but.0);
-                if !counted.running.is_empty() {
+                if !counted.is_idle() {
                     self.0.insert(role.to_owned(), counted);
                 }
                 count

@@ -8,7 +8,7 @@ use crate::alert::Status;
 use crate::gate::Pause;
 use crate::lifecycle::{Effect, Remediation, RemediationId};
 use crate::rule::{RuleKey, glob_match};
-use crate::store::columns::{HISTORY_SEARCHED, body, columns, corrupt, parse, parse_all};
+use crate::store::columns::{HISTORY_SEARCHED, body, columns, corrupt, effect, parse, parse_all};
 use crate::store::{
     AlertRow, Beat, Error, HistoryRow, Limit, NewAlert, Notice, Orphans, Owed, Past, Record, Result, Tally,
     Trimmed, Tx,
@@ -363,13 +363,11 @@ impl Tx for SqliteTx<'_> {
                    WHERE claimed_by = ?1 AND generation > ?2 ORDER BY id";
         let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?));
         let rows = self.all(sql, params![self.me, generation], read)?;
-        rows.into_iter()
-            .map(|(remediation, effect, generation)| {
-                let effect: Effect =
-                    serde_json::from_value(serde_json::Value::String(effect)).map_err(corrupt("effect"))?;
-                Ok(Owed { remediation: RemediationId(remediation), effect, generation, claimed_by: self.me })
-            })
-            .collect()
+        let known = rows.into_iter().filter_map(|(remediation, name, generation)| {
+            let effect = effect(&name)?;
+            Some(Owed { remediation: RemediationId(remediation), effect, generation, claimed_by: self.me })
+        });
+        Ok(known.collect())
     }
 
     fn owe_notice(&mut self, notice: &Notice) -> Result<()> {

@@ -76,11 +76,12 @@ pub(super) async fn a_limit_holds_until_it_is_over_and_the_longer_one_counts(at_
 
 pub(super) async fn a_step_is_kept_whole(at_: &impl Backend) {
     let store = at_.open();
-    let (new, next) = (declaring("r", "web:A", "i-1", NOW), sending("r", "web:A", "i-1", NOW));
+    let (new, next) =
+        (Arc::new(declaring("r", "web:A", "i-1", NOW)), Arc::new(sending("r", "web:A", "i-1", NOW)));
     let expected = next.clone();
     let kept = does(&store, move |tx| {
         let record = Record { at: NOW, remediation: Some(&new.id), what: "opened", who: "heal", why: "x" };
-        let opened = tx.keep_new(&new, None, &record, &[lifecycle::Effect::Declare])?;
+        let opened = tx.keep_new(&new, None, std::slice::from_ref(&record), &[lifecycle::Effect::Declare])?;
         let record = Record { what: "posted", ..record };
         let effects = [lifecycle::Effect::Send, lifecycle::Effect::React];
         let stepped = tx.keep_step(&next, Some(&record), &effects)?;

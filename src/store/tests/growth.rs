@@ -11,7 +11,7 @@ async fn day(store: &Store, day: i64, alerts: i64) {
             let now = begins.plus(Duration::from_secs(60 * number.unsigned_abs()));
             let name = format!("d{day}n{number}");
             let ts = format!("{}.{number:06}", now.as_secs());
-            let opened = declaring(&name, "web:NginxDown", &format!("i-{number}"), now);
+            let opened = Arc::new(declaring(&name, "web:NginxDown", &format!("i-{number}"), now));
             tx.take_delivery(&format!("message:C0ALERTS:{ts}"), now)?;
             let alert = tx.insert_alert(&NewAlert {
                 origin: &Origin { ts: ts.clone(), ..opened.origin.clone() },
@@ -22,11 +22,11 @@ async fn day(store: &Store, day: i64, alerts: i64) {
             })?;
             let line =
                 |what| Record { at: now, remediation: Some(&opened.id), what, who: "heal", why: "because" };
-            let owed = tx.keep_new(&opened, Some(alert), &line("opened"), &[Effect::Declare])?;
+            let owed = tx.keep_new(&opened, Some(alert), &[line("opened")], &[Effect::Declare])?;
             for owed in &owed {
                 tx.settle(owed)?;
             }
-            tx.keep_step(&held(&opened, now), Some(&line("held")), &[])?;
+            tx.keep_step(&Arc::new(held(&opened, now)), Some(&line("held")), &[])?;
             tx.set_passing_note(&format!("reaction:C0ALERTS:{ts}"), "no_entry", now)?;
         }
         tx.record(&Record { at: begins, remediation: None, what: "paused", who: "U1", why: "*" })

@@ -164,7 +164,7 @@ async fn who_was_taken_off_the_list_can_do_nothing_more_and_another_goes_on_with
     let left = declaring("left", "web:A", "i-1", NOW);
     let owed = does(&silent, move |tx| {
         let record = Record { at: NOW, remediation: None, what: "opened", who: "heal", why: "" };
-        tx.keep_new(&left, None, &record, &[Effect::Declare])
+        tx.keep_new(&Arc::new(left), None, &[record], &[Effect::Declare])
     });
     let owed = owed.await;
     assert_eq!(owed[0].claimed_by, silent.number());
@@ -218,7 +218,7 @@ async fn who_owes_something_to_another_replica_calls_it() {
     for round in 0..2 {
         let owed = does(&clicked, move |tx| {
             let this = tx.subject(&id("r"))?.unwrap().remediation;
-            let next = if round == 0 { this } else { held(&this, at(1)) };
+            let next = if round == 0 { this } else { Arc::new(held(&this, at(1))) };
             let mut owed = tx.keep_step(&next, None, &[Effect::UpdateDeclaration])?;
             owed.push(tx.owe(&next.id, Effect::React)?);
             Ok(owed)
