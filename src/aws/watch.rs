@@ -26,6 +26,8 @@ use crate::time::Timestamp;
 const FEW: usize = 5;
 /// Of many, so many that the listing does not show are asked for in one look.
 const UNLISTED: usize = 10;
+/// The listing is read at most so often twice as far as in the first look: some fifty pages for a few runs.
+const DEEPEST: u32 = 3;
 /// Calls at a time; SSM's limits per second are not published.
 const AT_A_TIME: usize = 4;
 /// Characters of `CommandPlugin.Output` (API model); as long, it may have been longer.
@@ -98,6 +100,11 @@ pub enum Seen {
 pub struct Sight {
     /// In the order of the runs.
     pub seen: Vec<(RemediationId, Seen)>,
+    /// Runs that had no turn in this look: the listing was not read as far as them, and others were asked
+    /// for.
+    pub passed_over: Vec<RemediationId>,
+    /// Pages of the listing that were read.
+    pub pages: usize,
     /// SSM asks for fewer calls.
     pub throttled: bool,
 }
@@ -107,6 +114,8 @@ pub struct Sight {
 pub struct Pace {
     /// Looks that were throttled, about in a row; it falls faster than it grows.
     throttled: u32,
+    /// How often the listing had to be read further than before; see [`Ssm::observe`].
+    depth: u32,
 }
 
 impl Pace {
@@ -114,12 +123,33 @@ impl Pace {
     /// end one after the other it does not wait; a listing that shows little new is not read so often.
     pub fn after(&mut self, ssm: &Ssm, sight: &Sight) -> Duration {
         self.throttled = if sight.throttled { self.throttled.saturating_add(1) } else { self.throttled / 2 };
-        let looked = sight.seen.len();
+        // What this look did not get at stands further down, where the next one looks.
+        self.depth = match sight.passed_over.is_empty() {
+            true => 0,
+            false => (self.depth + u32::from(!sight.throttled)).min(DEEPEST),
+        };
+        let looked = sight.seen.len() + sight.passed_over.len();
         let over = sight.seen.iter().filter(|(_, seen)| matches!(seen, Seen::Ended(_))).count();
-        let pages = u32::try_from(looked / 50).unwrap_or(u32::MAX);
+        let pages = u32::try_from((looked / 50).max(sight.pages)).unwrap_or(u32::MAX);
         let apart = if over * 2 >= looked { Duration::ZERO } else { (APART * pages).min(APART_AT_MOST) };
         ssm.rest(self.throttled).max(apart)
     }
+
+    /// How deep the next look reads the listing.
+    pub fn depth(&self) -> u32 {
+        self.depth
+    }
+}
+
+/// What was read of the listing.
+#[derive(Default)]
+struct Listing {
+    /// By command and instance.
+    found: HashMap<(String, String), CommandInvocation>,
+    pages: usize,
+    /// It was read to its end.
+    whole: bool,
+    fault: Option<Fault>,
 }
 
 impl From<Fault> for Seen {
@@ -130,17 +160,19 @@ impl From<Fault> for Seen {
 }
 
 impl Ssm {
-    /// How each of `running` stands. `now` ends a run that SSM gives no time for.
-    pub async fn observe(&self, running: &[Watched], now: Timestamp) -> Sight {
+    /// How each of `running` stands. `now` ends a run that SSM gives no time for. `depth` ([`Pace::depth`]):
+    /// the listing is read twice as far for each, as what is looked for stands below others' commands.
+    pub async fn observe(&self, running: &[Watched], depth: u32, now: Timestamp) -> Sight {
         let commands: Vec<&Watched> = running.iter().filter(|run| key(run).is_some()).collect();
         let throttled = AtomicBool::new(false);
         let mut listed = HashMap::new();
         let mut unlisted = usize::MAX;
+        let (mut pages, mut whole) = (0, false);
         if commands.len() > FEW {
-            let (found, fault) = self.list(&commands).await;
-            listed = found;
+            let listing = self.list(&commands, depth).await;
+            (listed, pages, whole) = (listing.found, listing.pages, listing.whole);
             unlisted = UNLISTED;
-            match fault {
+            match listing.fault {
                 Some(Fault::Throttled { .. }) => throttled.store(true, Ordering::Relaxed),
                 Some(fault) => tracing::warn!("commands could not be listed: {}", fault.why()),
                 None => {}
@@ -161,10 +193,11 @@ impl Ssm {
             let throttled = &throttled;
             looks.push(async move {
                 if skipped {
-                    return (at, Seen::NotYet);
+                    // In a listing that was read to its end it is not shown yet.
+                    return (at, whole.then_some(Seen::NotYet));
                 }
                 if throttled.load(Ordering::Relaxed) && invocation.is_none() {
-                    return (at, Fault::Throttled { retry_after: Duration::ZERO }.into());
+                    return (at, Some(Fault::Throttled { retry_after: Duration::ZERO }.into()));
                 }
                 let seen = match (run.kind, &run.command_id) {
                     (Kind::Automation, Some(id)) => self.see_automation(run, id, now).await,
@@ -175,48 +208,65 @@ impl Ssm {
                 if matches!(seen, Err(Fault::Throttled { .. })) {
                     throttled.store(true, Ordering::Relaxed);
                 }
-                (at, seen.unwrap_or_else(Seen::from))
+                (at, Some(seen.unwrap_or_else(Seen::from)))
             });
         }
-        let mut seen: Vec<(usize, Seen)> = stream::iter(looks).buffered(AT_A_TIME).collect().await;
+        let mut seen: Vec<(usize, Option<Seen>)> = stream::iter(looks).buffered(AT_A_TIME).collect().await;
         seen.sort_by_key(|(at, _)| *at);
-        let named = |(at, seen): (usize, Seen)| Some((running.get(at)?.run.clone(), seen));
-        Sight { seen: seen.into_iter().filter_map(named).collect(), throttled: throttled.into_inner() }
+        let mut sight = Sight { throttled: throttled.into_inner(), pages, ..Sight::default() };
+        for (at, seen) in seen {
+            let Some(run) = running.get(at).map(|run| run.run.clone()) else { continue };
+            match seen {
+                Some(seen) => sight.seen.push((run, seen)),
+                None => sight.passed_over.push(run),
+            }
+        }
+        sight
     }
 
     /// The invocations of many commands, out of the listing, as far as it could be read. It ends after
     /// a few times the pages that heal's own commands fill: in a busy account they may be few among others'.
-    async fn list(&self, runs: &[&Watched]) -> (HashMap<(String, String), CommandInvocation>, Option<Fault>) {
+    async fn list(&self, runs: &[&Watched], depth: u32) -> Listing {
         let since = runs.iter().map(|run| run.first_sent_at).min().unwrap_or_default().minus(CLOCKS);
-        let mut found = HashMap::new();
+        let mut listing = Listing::default();
         let after =
             match CommandFilter::builder().key(CommandFilterKey::InvokedAfter).value(since.rfc3339()).build()
             {
                 Ok(after) => after,
-                Err(error) => return (found, Some(Fault::Refused { why: error.to_string() })),
+                Err(error) => {
+                    listing.fault = Some(Fault::Refused { why: error.to_string() });
+                    return listing;
+                }
             };
         let mut missing: std::collections::HashSet<_> = runs.iter().filter_map(|run| key(run)).collect();
         let call = self.sends.list_command_invocations().filters(after).details(true);
         let mut pages = call.into_paginator().page_size(50).send();
-        for _ in 0..runs.len().div_ceil(50) * 3 + 2 {
-            let Some(page) = pages.next().await else { break };
+        for _ in 0..(runs.len().div_ceil(50) * 3 + 2) << depth.min(DEEPEST) {
+            let Some(page) = pages.next().await else {
+                listing.whole = true;
+                break;
+            };
             let page = match page {
                 Ok(page) => page,
-                Err(error) => return (found, Some(Fault::of(&error))),
+                Err(error) => {
+                    listing.fault = Some(Fault::of(&error));
+                    break;
+                }
             };
+            listing.pages += 1;
             for invocation in page.command_invocations.unwrap_or_default() {
                 let ids = (invocation.command_id.clone(), invocation.instance_id.clone());
                 if let (Some(command), Some(instance)) = ids
                     && missing.remove(&(command.clone(), instance.clone()))
                 {
-                    found.insert((command, instance), invocation);
+                    listing.found.insert((command, instance), invocation);
                 }
             }
             if missing.is_empty() {
                 break;
             }
         }
-        (found, None)
+        listing
     }
 
     async fn see_command(

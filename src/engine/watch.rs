@@ -21,6 +21,9 @@ use crate::time::Timestamp;
 const FIRST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(3);
 
+/// What had no turn in a look has the next one soon, however long it has been running.
+const PASSED_OVER: Duration = Duration::from_millis(300);
+
 /// While AWS cannot be asked, the lifecycle puts off a deadline that is as near as that.
 const SOON: Duration = Duration::from_secs(60);
 
@@ -103,6 +106,16 @@ impl Watched {
         due.is_some_and(|due| now.until(due) <= SOON)
     }
 
+    /// These had no turn in a look.
+    fn passed_over(&self, passed: &[RemediationId]) {
+        let mut running = self.lock();
+        for id in passed {
+            if let Some(entry) = running.get_mut(id) {
+                (entry.next, entry.pause) = (Instant::now() + PASSED_OVER, FIRST);
+            }
+        }
+    }
+
     /// These run no more, whatever a late snapshot said.
     fn forget(&self, over: &[RemediationId]) {
         let mut running = self.lock();
@@ -160,8 +173,9 @@ impl Engine {
         if watching.is_empty() {
             return Duration::ZERO;
         }
-        let sight = self.parts().ssm.observe(&watching, self.clock().now()).await;
+        let sight = self.parts().ssm.observe(&watching, pace.depth(), self.clock().now()).await;
         let rest = pace.after(&self.parts().ssm, &sight);
+        self.0.watched.passed_over(&sight.passed_over);
         if sight.throttled {
             let running = self.0.watched.len();
             tracing::warn!(running, ?rest, "SSM throttles the polling of what runs; it rests");

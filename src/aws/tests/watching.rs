@@ -5,7 +5,7 @@ use crate::lifecycle::Outcome;
 
 /// How the first of them stands.
 async fn look(ssm: &Ssm, runs: &[Watched]) -> Seen {
-    ssm.observe(runs, Timestamp(2_000_000)).await.seen.swap_remove(0).1
+    ssm.observe(runs, 0, Timestamp(2_000_000)).await.seen.swap_remove(0).1
 }
 
 /// As [`look`], until there is an answer.
@@ -83,7 +83,7 @@ async fn many_runs_are_read_from_the_pages_of_one_listing() {
     })
     .await;
     let runs: Vec<Watched> = (0..120).map(|n| watched(&format!("c{n}"), shell())).collect();
-    let seen = ssm.observe(&runs, Timestamp(2_000_000)).await.seen;
+    let seen = ssm.observe(&runs, 0, Timestamp(2_000_000)).await.seen;
     assert!(seen.len() == 120 && seen.iter().all(|(_, seen)| matches!(seen, Seen::Ended(_))));
     assert_eq!(calls.lock().unwrap().len(), 3);
 }
@@ -245,8 +245,9 @@ async fn a_look_costs_pages_and_a_few_calls_whatever_ssm_shows() {
     let runs: Vec<Watched> = (0..200).map(|n| watched(&format!("c{n}"), shell())).collect();
     // Nothing is shown yet.
     let (ssm, calls) = server(|_, _, _| well(json!({"CommandInvocations": []}))).await;
-    let sight = ssm.observe(&runs, Timestamp(2_000_000)).await;
+    let sight = ssm.observe(&runs, 0, Timestamp(2_000_000)).await;
     assert!(!sight.throttled && sight.seen.iter().all(|(_, seen)| *seen == Seen::NotYet));
+    assert_eq!((sight.seen.len(), sight.passed_over.len()), (200, 0), "it is known not to be shown");
     assert_eq!(calls.lock().unwrap().len(), 1 + 10);
     // A busy account: others' commands without end.
     let (ssm, calls) = server(|_, input, before| match input["CommandId"].as_str() {
@@ -257,8 +258,16 @@ async fn a_look_costs_pages_and_a_few_calls_whatever_ssm_shows() {
         }
     })
     .await;
-    ssm.observe(&runs, Timestamp(2_000_000)).await;
-    assert_eq!(calls.lock().unwrap().len(), 14 + 10);
+    let mut pace = Pace::default();
+    let mut asked = 0;
+    // What it did not get at may stand further down, so the next look reads on, but not for ever.
+    for pages in [14, 28, 56, 112, 112] {
+        let sight = ssm.observe(&runs, pace.depth(), Timestamp(2_000_000)).await;
+        assert_eq!((sight.seen.len(), sight.passed_over.len(), sight.pages), (10, 190, pages));
+        asked += pages + 10;
+        assert_eq!(calls.lock().unwrap().len(), asked);
+        assert!(pace.after(&ssm, &sight) >= Duration::from_secs(1), "and waits the longer, the more it read");
+    }
     // Throttled in the second page: what the first one showed is not lost, and nothing more is asked.
     let (ssm, calls) = server(|_, input, _| match input["NextToken"].as_str() {
         None => {
@@ -268,11 +277,14 @@ async fn a_look_costs_pages_and_a_few_calls_whatever_ssm_shows() {
         Some(_) => no(400, "ThrottlingException"),
     })
     .await;
-    let sight = ssm.observe(&runs, Timestamp(2_000_000)).await;
+    let sight = ssm.observe(&runs, 0, Timestamp(2_000_000)).await;
     assert!(sight.throttled);
     let seen = |is: fn(&Seen) -> bool| sight.seen.iter().filter(|(_, seen)| is(seen)).count();
     assert_eq!(seen(|seen| matches!(seen, Seen::Progress(_))), 50);
-    assert_eq!(seen(|seen| matches!(seen, Seen::Problem { passing: true, .. } | Seen::NotYet)), 150);
+    assert_eq!(
+        seen(|seen| matches!(seen, Seen::Problem { passing: true, .. })) + sight.passed_over.len(),
+        150
+    );
     assert_eq!(calls.lock().unwrap().len(), 2);
 }
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::pending::Pending;
+use crate::gate::Pause;
 use crate::lifecycle::{Remediation, RemediationId};
 use crate::store::columns::columns;
 use crate::store::role::Role;
@@ -64,6 +65,8 @@ pub(super) struct Known {
     pub(super) notes: HashMap<String, Option<String>>,
     pub(super) instances: HashMap<String, Instance>,
     pub(super) roles: HashMap<String, Role>,
+    /// All pauses that were not ended when they were read.
+    pub(super) pauses: Option<Vec<Pause>>,
     /// What nobody waits for, as [`crate::gate::Reason::waits_for`] has it.
     pub(super) unwaited: HashSet<String>,
     /// Remediations that are not there. This and what follows is of use within a commit only.

@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
-pub use self::look::{Seen, look};
 use self::known::Known;
+pub use self::look::{Seen, look};
 use self::session::Session;
 use self::tls::Tls;
 use self::work::PostgresTx;

@@ -74,12 +74,12 @@ pub(super) const NEW: &str = "INSERT INTO remediations (id, instance_id, ts, sta
         $8::bool[], $9::int8[], $10::int8[], $11::int8[], $12::int8[], $13::text[], $14::text[], $15::text[],
         $16::text[], $17::text[], $18::int8[], $19::text[], $20::int8[], $21::int8[])
     RETURNING 1";
-pub(super) const KEEP_ALERTS: &str = "INSERT INTO alerts (id, channel, ts, position, sender, identity, status,
+pub(super) const KEEP_ALERTS: &str =
+    "INSERT INTO alerts (id, channel, ts, position, sender, identity, status,
         at, received_at, rule_key, resolved_at, body) OVERRIDING SYSTEM VALUE
     SELECT * FROM unnest($1::int8[], $2::text[], $3::text[], $4::int8[], $5::text[], $6::text[], $7::text[],
         $8::int8[], $9::int8[], $10::text[], $11::int8[], $12::text[])";
-pub(super) const TAKE: &str =
-    "INSERT INTO deliveries (id, at) SELECT * FROM unnest($1::text[], $2::int8[])";
+pub(super) const TAKE: &str = "INSERT INTO deliveries (id, at) SELECT * FROM unnest($1::text[], $2::int8[])";
 pub(super) const RECORD: &str = "INSERT INTO journal (at, remediation, what, who, why)
     SELECT * FROM unnest($1::int8[], $2::text[], $3::text[], $4::text[], $5::text[])";
 /// Of each remediation each effect once.
@@ -118,10 +118,12 @@ pub(super) const STANDINGS: &str = "SELECT
         ARRAY(SELECT id FROM remediations WHERE instance_id = s.instance AND takes_instance ORDER BY id),
         ARRAY(SELECT rule_key FROM remediations WHERE instance_id = s.instance AND takes_instance ORDER BY id)
     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS s (rule, instance, place) ORDER BY place";
-pub(super) const ROLES: &str =
-    "SELECT role, id, instance_id FROM remediations WHERE role = ANY($1) AND takes_role AND instance_id IS NOT NULL";
+pub(super) const ROLES: &str = "SELECT role, id, instance_id FROM remediations WHERE role = ANY($1) AND takes_role AND instance_id IS NOT NULL";
 pub(super) const WAITED: &str = "SELECT what FROM unnest($1::text[]) AS w (what)
     WHERE EXISTS (SELECT FROM remediations WHERE waits_for = what AND open)";
+/// Those that nobody ended; which of them are over by their time is the caller's to see.
+pub(super) const PAUSES: &str = "SELECT id, pattern, by, reason, since, until FROM pauses
+    WHERE ended_at IS NULL ORDER BY since, id";
 /// So many new numbers for alerts.
 pub(super) const ALERT_NUMBERS: &str =
     "SELECT nextval(pg_get_serial_sequence('alerts', 'id')) FROM generate_series(1, $1::int8)";

@@ -19,7 +19,8 @@ use crate::store::{
 };
 use crate::time::Timestamp;
 
-fn pause(row: &Row) -> Pause {
+/// One of [`sql::PAUSES`].
+pub(super) fn pause(row: &Row) -> Pause {
     Pause {
         id: row.get(0),
         pattern: row.get(1),
@@ -374,7 +375,12 @@ impl Tx for PostgresTx<'_> {
         let me = self.me;
         let read = rows.iter().filter_map(|row| {
             let effect = effect(row.get(1))?;
-            Some(Owed { remediation: RemediationId(row.get(0)), effect, generation: row.get(2), claimed_by: me })
+            Some(Owed {
+                remediation: RemediationId(row.get(0)),
+                effect,
+                generation: row.get(2),
+                claimed_by: me,
+            })
         });
         Ok(read.collect())
     }
@@ -457,7 +463,7 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn insert_pause(&mut self, pause: &Pause) -> Result<i64> {
-        self.pauses = None;
+        self.known.pauses = None;
         let rows = self.write(
             "INSERT INTO pauses (pattern, by, reason, since, until) VALUES ($1, $2, $3, $4, $5) RETURNING id",
             values![
@@ -472,7 +478,7 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn end_pauses(&mut self, pattern: &str, by: &str, now: Timestamp) -> Result<Vec<Pause>> {
-        self.pauses = None;
+        self.known.pauses = None;
         let rows = self.write(
             "UPDATE pauses SET ended_at = $3, ended_by = $2
              WHERE pattern = $1 AND ended_at IS NULL AND (until IS NULL OR until > $3)
@@ -483,13 +489,11 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn active_pauses(&mut self, now: Timestamp) -> Result<Vec<Pause>> {
-        if self.pauses.is_none() {
-            let sql = "SELECT id, pattern, by, reason, since, until FROM pauses
-                       WHERE ended_at IS NULL AND (until IS NULL OR until > $1) ORDER BY since, id";
-            let rows = self.rows(sql, values![now.0])?;
-            self.pauses = Some(rows.iter().map(pause).collect());
+        if self.known.pauses.is_none() {
+            let rows = self.rows(sql::PAUSES, values![])?;
+            self.known.pauses = Some(rows.iter().map(pause).collect());
         }
-        let all = self.pauses.iter().flatten();
+        let all = self.known.pauses.iter().flatten();
         Ok(all.filter(|pause| pause.until.is_none_or(|until| until > now)).cloned().collect())
     }
 

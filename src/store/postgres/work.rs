@@ -16,7 +16,6 @@ use super::known::{Known, claim_of};
 use super::pending::Pending;
 use super::session::{Param, Session};
 use super::{Done, known, sql};
-use crate::gate::Pause;
 use crate::lifecycle::{Effect, Remediation, RemediationId, Trigger};
 use crate::store::columns::parse;
 use crate::store::needs::{Needs, Stand};
@@ -47,8 +46,6 @@ pub(super) struct PostgresTx<'a> {
     undone: bool,
     /// Of jobs that were kept.
     pending: Pending,
-    /// All pauses that were not ended, once read: nobody else changes them under the lock.
-    pub(super) pauses: Option<Vec<Pause>>,
     pub(super) job: This,
 }
 
@@ -82,7 +79,6 @@ impl<'a> PostgresTx<'a> {
             called: BTreeSet::new(),
             undone: false,
             pending: Pending::default(),
-            pauses: None,
             job: This::default(),
         }
     }
@@ -101,7 +97,6 @@ impl<'a> PostgresTx<'a> {
             if job.wrote {
                 // What is known of is what this one would have made.
                 self.known.forget();
-                self.pauses = None;
             }
             match job.saved {
                 true => self.session.send(sql::UNDO, Vec::new())?,
@@ -272,7 +267,11 @@ impl<'a> PostgresTx<'a> {
         }
         self.job.wrote = true;
         self.job.pending.update(next);
-        self.keep(known::Row { remediation: next.clone(), ..row }, record.map_or(&[], std::slice::from_ref), effects)
+        self.keep(
+            known::Row { remediation: next.clone(), ..row },
+            record.map_or(&[], std::slice::from_ref),
+            effects,
+        )
     }
 
     pub(super) fn insert(
