@@ -128,6 +128,13 @@ impl Known {
         *self = Known::default();
     }
 
+    /// Only what this replica has claimed is as it was left.
+    pub(super) fn forget_but(&mut self, me: i64) {
+        let mut mine = std::mem::take(&mut self.remediations);
+        mine.retain(|_, row| row.claimed_by == me);
+        *self = Known { remediations: mine, ..Known::default() };
+    }
+
     /// Keeps what may be of use in the next commit.
     pub(super) fn rest(&mut self) {
         self.absent.clear();

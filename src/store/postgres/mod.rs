@@ -55,6 +55,8 @@ pub(super) struct Database {
     /// The first number of what the last transaction owed; and whether nobody else was on the list.
     generation: i64,
     alone: bool,
+    /// How often others had touched what we have claimed.
+    touched: i64,
     known: Known,
     /// Numbers that no alert has.
     alert_numbers: VecDeque<i64>,
@@ -103,6 +105,7 @@ impl Database {
             committed: 0,
             generation: 0,
             alone: false,
+            touched: 0,
             known: Known::default(),
             alert_numbers: VecDeque::new(),
             away: Away::default(),
@@ -174,14 +177,16 @@ impl Database {
         }
         let begun = begun.and_then(|begun| begun.ok_or(Error::Fenced));
         match begun {
-            Ok(Begun { generation, replicas }) => {
+            Ok(Begun { generation, replicas, touched }) => {
                 // Each transaction takes a block of numbers, so this one follows our last one, or others
                 // came between, or are at work beside it.
                 let follows = generation == self.generation + BLOCK;
-                if !(follows && self.alone && replicas == 1) {
+                if touched != self.touched {
                     self.known.forget();
+                } else if !(follows && self.alone && replicas == 1) {
+                    self.known.forget_but(self.number);
                 }
-                (self.generation, self.alone) = (generation, replicas == 1);
+                (self.generation, self.alone, self.touched) = (generation, replicas == 1, touched);
                 Ok(generation)
             }
             Err(error) => {
@@ -229,6 +234,14 @@ impl Database {
     fn finish(&mut self, done: &Done) -> Result<()> {
         let session = self.session.as_mut().ok_or(Error::Stopped)?;
         if done.wrote {
+            match &done.touched {
+                Touched::These(replicas) if replicas.is_empty() => {}
+                Touched::These(replicas) => {
+                    let replicas: Vec<i64> = replicas.iter().copied().collect();
+                    session.send(sql::TOUCH, vec![Box::new(replicas)])?;
+                }
+                Touched::All => session.send(sql::TOUCH_OTHERS, vec![Box::new(self.number)])?,
+            }
             for called in &done.called {
                 session.send(sql::CALL, vec![Box::new(called.to_string())])?;
             }
@@ -255,6 +268,33 @@ impl Database {
     }
 }
 
+/// Other replicas whose claimed remediations were changed, or what stands beside them.
+enum Touched {
+    These(BTreeSet<i64>),
+    /// Nobody looked whose they are.
+    All,
+}
+
+impl Touched {
+    fn append(&mut self, more: Touched) {
+        match (&mut *self, more) {
+            (Touched::These(all), Touched::These(more)) => all.extend(more),
+            (Touched::All, _) => {}
+            (_, Touched::All) => *self = Touched::All,
+        }
+    }
+
+    fn one(&mut self, replica: i64) {
+        self.append(Touched::These(BTreeSet::from([replica])));
+    }
+}
+
+impl Default for Touched {
+    fn default() -> Touched {
+        Touched::These(BTreeSet::new())
+    }
+}
+
 /// What the jobs of a transaction did.
 struct Done {
     /// So many jobs ran; the others have to wait for the next turn.
@@ -262,6 +302,7 @@ struct Done {
     wrote: bool,
     /// Replicas that are owed something by it.
     called: BTreeSet<i64>,
+    touched: Touched,
     /// The only job said no after it had written.
     undone: bool,
 }
@@ -272,6 +313,7 @@ struct Begun {
     generation: i64,
     /// How many are on the list.
     replicas: i64,
+    touched: i64,
 }
 
 fn begin(session: &mut Session, reach: Reach, number: i64) -> Result<Option<Begun>> {
@@ -283,7 +325,7 @@ fn begin(session: &mut Session, reach: Reach, number: i64) -> Result<Option<Begu
     };
     session.send(lock, vec![Box::new(session.met.schema)])?;
     let rows = session.rows(sql::FENCE, vec![Box::new(number)])?;
-    Ok(rows.first().map(|row| Begun { generation: row.get(0), replicas: row.get(1) }))
+    Ok(rows.first().map(|row| Begun { generation: row.get(0), replicas: row.get(1), touched: row.get(2) }))
 }
 
 impl serve::Database for Database {

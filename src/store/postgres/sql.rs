@@ -18,10 +18,13 @@ pub(super) const LOCK: &str = "SELECT pg_advisory_xact_lock(1751474540, $1::oid:
 pub(super) const LOCK_SHARED: &str =
     "SELECT pg_advisory_xact_lock_shared(1751474540, $1::oid::int8::bit(32)::int4)";
 
-/// No row: this replica was taken off the list. Read after the lock, so it stays true to the end; and how
-/// many are on the list.
+/// No row: this replica was taken off the list. Read after the lock, so it stays true to the end; with how
+/// many are on the list, and how often others touched what this one has claimed.
 pub(super) const FENCE: &str =
-    "SELECT nextval('generations'), (SELECT count(*) FROM replicas) FROM replicas WHERE number = $1";
+    "SELECT nextval('generations'), (SELECT count(*) FROM replicas), touched FROM replicas WHERE number = $1";
+/// Others find out that what they know of what they have claimed is not true any more.
+pub(super) const TOUCH: &str = "UPDATE replicas SET touched = touched + 1 WHERE number = ANY($1)";
+pub(super) const TOUCH_OTHERS: &str = "UPDATE replicas SET touched = touched + 1 WHERE number <> $1";
 pub(super) const MARK: &str = "UPDATE replicas SET committed = $2 WHERE number = $1";
 pub(super) const MARKED: &str = "SELECT committed FROM replicas WHERE number = $1";
 pub(super) const CALL: &str = "SELECT pg_notify('heal_owed', $1)";

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_postgres::Row;
 
 use super::work::{PostgresTx, limited, text, values};
-use super::{pending, sql, trim};
+use super::{Touched, pending, sql, trim};
 use crate::alert::{Origin, Status};
 use crate::gate::Pause;
 use crate::lifecycle::{Effect, Remediation, RemediationId};
@@ -105,6 +105,9 @@ impl Tx for PostgresTx<'_> {
             values![text(sender), text(identity), at.0],
         )?;
         let ids: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+        if !ids.is_empty() {
+            self.job.touched = Touched::All;
+        }
         ids.iter().for_each(|id| self.known.resolved(*id, at.0));
         Ok(ids)
     }
@@ -124,6 +127,10 @@ impl Tx for PostgresTx<'_> {
                    WHERE id = $1 AND resolved_at IS NULL AND status = 'firing' RETURNING 1";
         let resolved = !self.write(sql, values![alert, at.0])?.is_empty();
         if resolved {
+            // One that was kept in this transaction nobody else knows.
+            if !self.known.fresh.contains_key(&alert) {
+                self.job.touched = Touched::All;
+            }
             self.known.resolved(alert, at.0);
         }
         Ok(resolved)
@@ -184,6 +191,7 @@ impl Tx for PostgresTx<'_> {
         )?;
         // It was counted where its row said.
         self.known.forget();
+        self.job.touched = Touched::All;
         Ok(())
     }
 
@@ -549,8 +557,12 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn trim(&mut self, past: Past, before: Timestamp, limit: usize) -> Result<Trimmed> {
-        // What goes may be known.
-        self.known.forget();
-        trim::trim(self, past, before, limit)
+        let trimmed = trim::trim(self, past, before, limit)?;
+        if trimmed.rows > 0 {
+            // What went may be known.
+            self.known.forget();
+            self.job.touched = Touched::All;
+        }
+        Ok(trimmed)
     }
 }
