@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::stream::{self, StreamExt};
 use tokio::sync::{Notify, mpsc};
 
 use super::Engine;
@@ -27,6 +28,8 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// Answers per transaction.
 const PIECE: usize = 50;
+/// Transactions under way, so that commits are shared and the listing need not wait for each.
+const PIECES: usize = 4;
 
 /// What is kept of a run while it runs: a whole remediation takes some 5 KiB, and thousands may run.
 struct Entry {
@@ -211,37 +214,50 @@ impl Engine {
     /// acknowledgement wait.
     async fn keep_told(&self, mut told: mpsc::Receiver<(RemediationId, Seen)>) {
         let mut problems = 0;
-        let mut piece = Vec::with_capacity(PIECE);
-        while told.recv_many(&mut piece, PIECE).await > 0 {
-            let mut inputs = Vec::with_capacity(piece.len());
-            for (id, seen) in piece.drain(..) {
-                let input = match seen {
-                    Seen::NotYet => continue,
-                    Seen::Progress(steps) => Input::RunSeen { steps },
-                    Seen::Found { command_id } => Input::SendAccepted { command_id },
-                    Seen::Ended(ran) => Input::RunEnded { ran },
-                    Seen::Silent(why) => Input::HostSilent { why },
-                    Seen::Problem { why, passing } => {
-                        if problems == 0 {
-                            tracing::warn!(remediation = %id, why, "SSM could not be asked about {id}: {why}");
-                        }
-                        problems += 1;
-                        // Only a deadline that is near is put off, and only that is worth a transaction.
-                        if !passing || !self.0.watched.is_due_soon(&id, self.clock().now()) {
-                            continue;
-                        }
-                        Input::RunUnseen { why }
-                    }
-                };
-                inputs.push((id, input));
-            }
+        let pieces = stream::poll_fn(|context| {
+            let mut piece = Vec::with_capacity(PIECE);
+            told.poll_recv_many(context, &mut piece, PIECE).map(|count| (count > 0).then_some(piece))
+        });
+        let inputs = pieces.map(|piece| -> Vec<_> {
+            piece.into_iter().filter_map(|(id, seen)| self.worth_keeping(id, seen, &mut problems)).collect()
+        });
+        let keep = |inputs: Vec<_>| async {
             if !inputs.is_empty() {
                 self.keep_seen(inputs).await;
             }
-        }
+        };
+        inputs.for_each_concurrent(PIECES, keep).await;
         if problems > 1 {
             tracing::warn!(problems, "nor about {} others", problems - 1);
         }
+    }
+
+    /// What was seen of a run, as far as it is worth a transaction.
+    fn worth_keeping(
+        &self,
+        id: RemediationId,
+        seen: Seen,
+        problems: &mut usize,
+    ) -> Option<(RemediationId, Input)> {
+        let input = match seen {
+            Seen::NotYet => return None,
+            Seen::Progress(steps) => Input::RunSeen { steps },
+            Seen::Found { command_id } => Input::SendAccepted { command_id },
+            Seen::Ended(ran) => Input::RunEnded { ran },
+            Seen::Silent(why) => Input::HostSilent { why },
+            Seen::Problem { why, passing } => {
+                if *problems == 0 {
+                    tracing::warn!(remediation = %id, why, "SSM could not be asked about {id}: {why}");
+                }
+                *problems += 1;
+                // Only a deadline that is near is put off.
+                if !passing || !self.0.watched.is_due_soon(&id, self.clock().now()) {
+                    return None;
+                }
+                Input::RunUnseen { why }
+            }
+        };
+        Some((id, input))
     }
 
     /// One transaction of what SSM said.
