@@ -284,3 +284,47 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tests::running;
+    use crate::plan::Work;
+
+    #[tokio::test]
+    async fn runs_of_one_rule_share_its_steps_and_nothing_is_left_when_all_are_over() {
+        let (watched, mut one) = (Watched::default(), running().await);
+        let mut ids = Vec::new();
+        for number in 0..100 {
+            one.id = RemediationId(format!("r{number}"));
+            ids.push(one.id.clone());
+            watched.mind(&one);
+        }
+        one.id = RemediationId("other".to_owned());
+        if let Some(Work::Shell { steps, .. }) = one.plan.as_mut().map(|plan| &mut plan.work) {
+            steps[0].text.push('!');
+        }
+        watched.mind(&one);
+        assert_eq!((watched.len(), watched.lock().steps.len()), (101, 2));
+        watched.forget(&ids);
+        assert_eq!(watched.len(), 1);
+        one.state = State::Settling { until: Timestamp(0) };
+        watched.mind(&one);
+        let runs = watched.lock();
+        assert_eq!((runs.by_id.capacity(), runs.steps.capacity()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_to_be_asked_for_on_its_host_is_looked_at_at_once() {
+        let (watched, mut one) = (Watched::default(), running().await);
+        watched.mind(&one);
+        assert!(watched.next().unwrap() > Instant::now());
+        if let State::Running { asking, .. } = &mut one.state {
+            *asking = true;
+        }
+        watched.mind(&one);
+        assert!(watched.next().unwrap() <= Instant::now());
+        let due = watched.due();
+        assert!(due[0].asking && due[0].steps.is_some(), "{due:?}");
+    }
+}
