@@ -79,7 +79,9 @@ struct Inner {
     reactions: react::Reactions,
     newest: perform::Newest,
     in_hand: in_hand::InHand,
-    /// Sendings begin as these allow.
+    /// Sendings are read as these allow …
+    at_hand: tokio::sync::Semaphore,
+    /// … and begin as these do.
     turns: tokio::sync::Semaphore,
     /// Deliveries are taken as these allow.
     places: Arc<tokio::sync::Semaphore>,
@@ -103,7 +105,8 @@ impl Engine {
             reactions: react::Reactions::default(),
             newest: perform::Newest::default(),
             in_hand: in_hand::InHand::default(),
-            turns: tokio::sync::Semaphore::new(perform::SENT_AT_ONCE),
+            at_hand: tokio::sync::Semaphore::new(send::AT_HAND),
+            turns: tokio::sync::Semaphore::new(send::SENT_AT_ONCE),
             places: Arc::new(tokio::sync::Semaphore::new(receive::TAKEN_AT_ONCE)),
             sending: tokio::sync::RwLock::new(()),
             started_at,
