@@ -138,8 +138,17 @@ struct Found {
     newest: i64,
 }
 
+/// The end of a process from which others have taken over, with what to do.
+pub(super) fn taken_over(error: &store::Error) -> anyhow::Error {
+    let hint = match error {
+        store::Error::Outdated { .. } => "upgrade this one; the newer ones go on with its work",
+        _ => "start this process again; it goes on under a new number",
+    };
+    anyhow::anyhow!("{error}\nhint: {hint}")
+}
+
 impl Engine {
-    /// Lives among replicas, for ever; an error when another one took over from this.
+    /// Lives among replicas, for ever; an error when another one, or a newer heal, took over from this.
     pub(super) async fn keep_lease(&self) -> store::Error {
         if !self.store().is_shared() {
             return std::future::pending().await;
@@ -171,8 +180,8 @@ impl Engine {
                         continue;
                     }
                 }
-                Err(fenced @ store::Error::Fenced) => return fenced,
                 Err(store::Error::Stopped) => return std::future::pending().await,
+                Err(error) if error.is_final() => return error,
                 Err(error) => {
                     self.store_failed("showing that this replica lives", &error);
                     // Nobody could be heard meanwhile, so nobody was silent.

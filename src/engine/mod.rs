@@ -162,7 +162,7 @@ impl Engine {
                     None => break Ok(()),
                 },
                 ended = &mut time => break Err(anyhow::anyhow!("the timers ended: {ended:?}")),
-                Ok(fenced) = &mut lease => break Err(anyhow::anyhow!("{fenced}\nhint: start this process again; it goes on under a new number")),
+                Ok(taken) = &mut lease => break Err(lease::taken_over(&taken)),
                 ended = &mut begin => break Err(anyhow::anyhow!("the look for room ended: {ended:?}")),
                 ended = &mut watch => break Err(anyhow::anyhow!("the watching of SSM ended: {ended:?}")),
                 ended = &mut trim => break Err(anyhow::anyhow!("the trimming of the store ended: {ended:?}")),

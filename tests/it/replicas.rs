@@ -204,7 +204,7 @@ struct Processes {
     fleet: Fleet,
     replicas: Vec<Replica>,
     _folder: tempfile::TempDir,
-    _database: Database,
+    database: Database,
 }
 
 impl Processes {
@@ -218,7 +218,7 @@ impl Processes {
         let replicas = (0..count)
             .map(|number| Replica::new(&format!("replica-{number}"), folder.path(), &workspace, &fleet))
             .collect();
-        Processes { workspace, fleet, replicas, _folder: folder, _database: database }
+        Processes { workspace, fleet, replicas, _folder: folder, database }
     }
 
     fn post(&self, firing: bool, host: &str) -> String {
@@ -295,6 +295,25 @@ fn a_replica_that_was_only_asleep_finds_out_that_others_took_over_and_ends() {
         let parts = all.workspace.thread(CHANNEL, &alert).len();
         assert_eq!((all.fleet.runs().len(), parts), (1, 2), "one run; a declaration and a report");
         all.replicas[1].terminate().await;
+    });
+}
+
+/// Two versions at work, as while one replica after the other is upgraded.
+#[test]
+fn an_older_heal_ends_when_a_newer_one_has_changed_the_tables() {
+    tell(async {
+        let mut all = Processes::of(APPROVE, 1).await;
+        all.replicas[0].start();
+        all.replicas[0].ready().await;
+        all.database.sql("INSERT INTO heal_schema VALUES (99)").unwrap();
+        assert_eq!(all.replicas[0].ended().await, Some(1));
+        let log = all.replicas[0].log();
+        assert!(
+            log.contains("a newer heal has taken over this database") && log.contains("upgrade this one"),
+            "{log}"
+        );
+        let listed = all.database.sql("SELECT count(*) FROM replicas").unwrap();
+        assert_eq!(listed[0][0].as_deref(), Some("0"), "others need not wait for its silence");
     });
 }
 

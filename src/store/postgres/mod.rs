@@ -55,6 +55,8 @@ pub(super) struct Database {
     /// The first number of what the last transaction owed; and whether nobody else was on the list.
     generation: i64,
     alone: bool,
+    /// The version of the tables, as the last transaction met it.
+    schema: i64,
     known: Known,
     /// Numbers that no alert has.
     alert_numbers: VecDeque<i64>,
@@ -103,6 +105,7 @@ impl Database {
             committed: 0,
             generation: 0,
             alone: false,
+            schema: 0,
             known: Known::default(),
             alert_numbers: VecDeque::new(),
             away: Away::default(),
@@ -174,14 +177,14 @@ impl Database {
         }
         let begun = begun.and_then(|begun| begun.ok_or(Error::Fenced));
         match begun {
-            Ok(Begun { generation, replicas }) => {
+            Ok(Begun { generation, replicas, schema }) => {
                 // Each transaction takes a block of numbers, so this one follows our last one, or others
                 // came between, or are at work beside it.
                 let follows = generation == self.generation + BLOCK;
                 if !(follows && self.alone && replicas == 1) {
                     self.known.forget();
                 }
-                (self.generation, self.alone) = (generation, replicas == 1);
+                (self.generation, self.alone, self.schema) = (generation, replicas == 1, schema);
                 Ok(generation)
             }
             Err(error) => {
@@ -272,6 +275,7 @@ struct Begun {
     generation: i64,
     /// How many are on the list.
     replicas: i64,
+    schema: i64,
 }
 
 fn begin(session: &mut Session, reach: Reach, number: i64) -> Result<Option<Begun>> {
@@ -283,12 +287,17 @@ fn begin(session: &mut Session, reach: Reach, number: i64) -> Result<Option<Begu
     };
     session.send(lock, vec![Box::new(session.met.schema)])?;
     let rows = session.rows(sql::FENCE, vec![Box::new(number)])?;
-    Ok(rows.first().map(|row| Begun { generation: row.get(0), replicas: row.get(1) }))
+    Ok(rows.first().map(|row| Begun { generation: row.get(0), replicas: row.get(1), schema: row.get(2) }))
 }
 
 impl serve::Database for Database {
     fn commit(&mut self, batch: &mut [Box<dyn Job>], reach: Reach, cut: &Cut) -> Result<usize> {
         let first = self.begin(reach)?;
+        if self.schema > migrate::known() {
+            // What a newer heal wrote may look as if it could be read, and would be cut down by writing it.
+            self.roll_back();
+            return Err(Error::Outdated { have: self.schema, known: migrate::known() });
+        }
         let ran = self.run(batch, first);
         let failed = self.session.as_ref().and_then(Session::failed).cloned();
         let done = match (ran, failed) {

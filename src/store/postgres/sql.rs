@@ -18,10 +18,11 @@ pub(super) const LOCK: &str = "SELECT pg_advisory_xact_lock(1751474540, $1::oid:
 pub(super) const LOCK_SHARED: &str =
     "SELECT pg_advisory_xact_lock_shared(1751474540, $1::oid::int8::bit(32)::int4)";
 
-/// No row: this replica was taken off the list. Read after the lock, so it stays true to the end; and how
-/// many are on the list.
-pub(super) const FENCE: &str =
-    "SELECT nextval('generations'), (SELECT count(*) FROM replicas) FROM replicas WHERE number = $1";
+/// No row: this replica was taken off the list. Read after the lock, so it stays true to the end; how many
+/// are on the list, and the schema, which a newer heal may have changed. Every version of heal asks this, so
+/// no migration may take these columns away.
+pub(super) const FENCE: &str = "SELECT nextval('generations'), (SELECT count(*) FROM replicas),
+    (SELECT coalesce(max(version), 0) FROM heal_schema) FROM replicas WHERE number = $1";
 pub(super) const MARK: &str = "UPDATE replicas SET committed = $2 WHERE number = $1";
 pub(super) const MARKED: &str = "SELECT committed FROM replicas WHERE number = $1";
 pub(super) const CALL: &str = "SELECT pg_notify('heal_owed', $1)";

@@ -175,15 +175,14 @@ impl Tx for PostgresTx<'_> {
         self.insert(new, alert, records, effects)
     }
 
-    fn set_aside(&mut self, id: &RemediationId) -> Result<()> {
-        self.write(
-            "UPDATE remediations SET open = false, unsent = false, takes_instance = false, takes_role = false,
-             due_at = NULL, waits_for = NULL, state = 'unreadable' WHERE id = $1",
-            values![text(&id.0)],
-        )?;
+    fn set_aside(&mut self, id: &RemediationId) -> Result<bool> {
+        let sql = "UPDATE remediations SET open = false, unsent = false, takes_instance = false,
+                   takes_role = false, due_at = NULL, waits_for = NULL, state = 'unreadable'
+                   WHERE id = $1 AND claimed_by = $2 RETURNING 1";
+        let mine = !self.try_to_write(sql, values![text(&id.0), self.me])?.is_empty();
         // It was counted where its row said.
         self.known.forget();
-        Ok(())
+        Ok(mine)
     }
 
     fn remediation(&mut self, id: &RemediationId) -> Result<Option<(Remediation, Option<i64>)>> {

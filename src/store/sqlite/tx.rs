@@ -177,15 +177,15 @@ impl Tx for SqliteTx<'_> {
         found.map(|(body, alert)| Ok((parse(&body)?, alert))).transpose()
     }
 
-    fn set_aside(&mut self, id: &RemediationId) -> Result<()> {
-        self.run(
+    fn set_aside(&mut self, id: &RemediationId) -> Result<bool> {
+        let mine = self.run(
             "UPDATE remediations SET open = 0, unsent = 0, takes_instance = 0, takes_role = 0, due_at = NULL,
-             waits_for = NULL, state = 'unreadable' WHERE id = ?1",
-            params![id.0],
+             waits_for = NULL, state = 'unreadable' WHERE id = ?1 AND claimed_by = ?2",
+            params![id.0, self.me],
         )?;
         // Of which role it was cannot be read.
         self.roles.forget();
-        Ok(())
+        Ok(mine > 0)
     }
 
     fn remediations_of(&mut self, channel: &str, ts: &str) -> Result<Vec<Remediation>> {
