@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch as channel;
 
 use super::{Engine, resume};
-use crate::lifecycle::Remediation;
+use crate::lifecycle::{Remediation, RemediationId};
 use crate::slack::Limited;
 use crate::store::{self, Beat, Limit, Notice, Owed, Tx};
 use crate::time::Timestamp;
@@ -113,29 +114,41 @@ impl Others {
 
 /// What a look is for.
 enum Look {
-    /// Shows that this process lives, takes those that are silent off the list, claims what nobody has,
-    /// and finds all that is owed here.
-    Beat { silent: Vec<Beat> },
-    /// Another replica called: what is owed here since this generation. Whatever else it misses the next
-    /// beat finds.
+    /// Takes those that are silent off the list, claims what nobody has, and finds all that is owed here.
+    All { silent: Vec<Beat> },
+    /// Another replica called: what is owed here since this generation. Whatever else it misses the look
+    /// after the next beat finds.
     Call { since: i64 },
+}
+
+/// An effect that a look has taken in hand.
+struct Found {
+    owed: Owed,
+    remediation: Remediation,
+    /// As in [`Engine::perform`].
+    again: bool,
 }
 
 /// What a look found.
 #[derive(Default)]
-struct Found {
-    all: Vec<Beat>,
-    /// Effects that other replicas owed here, and those of replicas that are gone.
-    fresh: Vec<(Owed, Option<Remediation>)>,
-    taken_over: Vec<(Owed, Option<Remediation>)>,
+struct Sight {
+    effects: Vec<Found>,
     notices: Vec<(Notice, bool)>,
-    /// Open remediations of replicas that are gone.
+    /// Open remediations of replicas that are gone, and how much is owed by them.
     claimed: Vec<Remediation>,
+    taken_over: usize,
     buried: usize,
     due_at: Option<Timestamp>,
     limits: Vec<Limit>,
     /// The newest generation that was seen.
-    newest: i64,
+    newest: Option<i64>,
+}
+
+/// What a look has taken in hand; told beside its answer, for that may be lost.
+#[derive(Default)]
+struct Begun {
+    effects: Vec<Owed>,
+    notices: Vec<String>,
 }
 
 /// The end of a process from which others have taken over, with what to do.
@@ -153,48 +166,71 @@ impl Engine {
         if !self.store().is_shared() {
             return std::future::pending().await;
         }
+        let (tell, heard) = channel::channel(Vec::new());
+        tokio::select! {
+            error = self.keep_beating(&tell) => error,
+            error = self.keep_looking(heard) => error,
+        }
+    }
+
+    /// Shows that this process lives, and tells after each beat who is silent. In transactions of its own:
+    /// whatever is wrong with the work that is found, the lease does not run out by it.
+    async fn keep_beating(&self, tell: &channel::Sender<Vec<Beat>>) -> store::Error {
         let patience = self.parts().lease.patience;
         let mut others = Others::new(patience);
-        let (mut silent, mut newest) = (Vec::new(), i64::MIN);
-        let mut next = Instant::now();
         loop {
             let began = Instant::now();
-            let beats = began >= next;
-            let look = match beats {
-                true => Look::Beat { silent: std::mem::take(&mut silent) },
-                false => Look::Call { since: newest },
-            };
-            if beats {
-                next = began + patience.beat;
-            }
-            match self.look_around(look).await {
-                Ok(found) => {
-                    newest = newest.max(found.newest);
-                    if beats {
-                        self.parts().lease.renew(began);
-                        silent = others.look(self.store().number(), &found.all, Instant::now());
-                    }
-                    self.take_in_hand(found);
-                    if !silent.is_empty() {
-                        next = began;
-                        continue;
-                    }
+            match self.store().transact_next(|tx| tx.beat()).await {
+                Ok(all) => {
+                    self.parts().lease.renew(began);
+                    tell.send_replace(others.look(self.store().number(), &all, Instant::now()));
                 }
-                Err(store::Error::Stopped) => return std::future::pending().await,
-                Err(error) if error.is_final() => return error,
                 Err(error) => {
-                    self.store_failed("showing that this replica lives", &error);
+                    if let Some(end) = self.cannot("showing that this replica lives", error).await {
+                        return end;
+                    }
                     // Nobody could be heard meanwhile, so nobody was silent.
                     others = Others::new(patience);
                 }
             }
+            tokio::time::sleep_until((began + patience.beat).into()).await;
+        }
+    }
+
+    /// Looks for what is owed here, after each beat and when others call.
+    async fn keep_looking(&self, mut heard: channel::Receiver<Vec<Beat>>) -> store::Error {
+        let mut newest = i64::MIN;
+        loop {
             let called = async {
                 tokio::time::sleep(REST).await;
                 self.store().called().await;
             };
-            tokio::select! {
-                () = tokio::time::sleep_until(next.into()) => {}
-                () = called => {}
+            let look = tokio::select! {
+                Ok(()) = heard.changed() => Look::All { silent: heard.borrow_and_update().clone() },
+                () = called => Look::Call { since: newest },
+            };
+            match self.look_around(look).await {
+                Ok(sight) => {
+                    newest = newest.max(sight.newest.unwrap_or(newest));
+                    self.take_in_hand(sight);
+                }
+                Err(error) => {
+                    if let Some(end) = self.cannot("looking for what is owed here", error).await {
+                        return end;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells of a failure, and hands on what ends this process.
+    async fn cannot(&self, doing: &str, error: store::Error) -> Option<store::Error> {
+        match error {
+            store::Error::Stopped => std::future::pending().await,
+            error if error.is_final() => Some(error),
+            error => {
+                self.store_failed(doing, &error);
+                None
             }
         }
     }
@@ -230,114 +266,126 @@ impl Engine {
         self.parts().queue.limit(&Limited { method: method.to_owned(), channel, wait: limit.wait });
     }
 
-    /// One look. It goes before other transactions: a replica that is busy must not look like one that is gone.
-    async fn look_around(&self, look: Look) -> store::Result<Found> {
+    /// One look. It goes before other transactions: what others decided waits for it.
+    async fn look_around(&self, look: Look) -> store::Result<Sight> {
         let (engine, now) = (self.clone(), self.clock().now());
         let (answers, messages) = resume::moments_of_grace(now);
-        let begun = Arc::new(Mutex::new((Vec::new(), Vec::new())));
+        let begun = Arc::new(Mutex::new(Begun::default()));
         let beginning = Arc::clone(&begun);
-        let found = self.store().transact_next(move |tx| {
-            let mut newest = i64::MIN;
-            let mut begin = |tx: &mut dyn Tx, since: i64| {
-                let mut all = Vec::new();
-                for owed in tx.owed_since(since)? {
-                    newest = newest.max(owed.generation);
-                    if engine.0.in_hand.begin(&owed) {
-                        beginning.lock().unwrap_or_else(PoisonError::into_inner).0.push(owed.clone());
-                        let remediation = tx.remediation(&owed.remediation)?.map(|(this, _)| this);
-                        all.push((owed, remediation));
+        let sight = self.store().transact_next(move |tx| {
+            let mut begun = beginning.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut sight = Sight::default();
+            match look {
+                Look::Call { since } => drop(engine.begin_owed(tx, since, false, &mut begun, &mut sight)?),
+                Look::All { silent } => {
+                    for beat in silent {
+                        sight.buried += usize::from(tx.bury(beat)?);
+                    }
+                    engine.begin_owed(tx, i64::MIN, false, &mut begun, &mut sight)?;
+                    let orphans = tx.claim_orphans()?;
+                    for id in &orphans.open {
+                        let Some(mut this) = readable(tx, id)? else { continue };
+                        // Nobody may have looked for long, as after the end of all replicas at once.
+                        let before = this.state.clone();
+                        this.state.not_due_before(answers, messages);
+                        if this.state != before {
+                            tx.update_remediation(&this)?;
+                        }
+                        sight.claimed.push(this);
+                    }
+                    if orphans.owed > 0 {
+                        sight.taken_over =
+                            engine.begin_owed(tx, i64::MIN, true, &mut begun, &mut sight)?;
                     }
                 }
-                let mut notices = Vec::new();
-                for notice in tx.owed_notices()? {
-                    if engine.0.in_hand.begin_notice(&notice.id) {
-                        beginning.lock().unwrap_or_else(PoisonError::into_inner).1.push(notice.id.clone());
-                        notices.push(notice);
-                    }
-                }
-                store::Result::Ok((all, notices))
-            };
-            let fresh = |notices: Vec<Notice>| notices.into_iter().map(|notice| (notice, false)).collect();
-            let silent = match look {
-                Look::Beat { silent } => silent,
-                Look::Call { since } => {
-                    let (owed, first) = begin(tx, since)?;
-                    let (due_at, limits, notices) = (tx.next_due_at()?, tx.limits(now)?, fresh(first));
-                    return Ok(Found { fresh: owed, notices, due_at, limits, newest, ..Found::default() });
-                }
-            };
-            let all = tx.beat()?;
-            let mut buried = 0;
-            for beat in silent {
-                buried += usize::from(tx.bury(beat)?);
             }
-            let (owed, first) = begin(tx, i64::MIN)?;
-            let mut notices: Vec<(Notice, bool)> = fresh(first);
-            let orphans = tx.claim_orphans()?;
-            let mut claimed = Vec::new();
-            for id in &orphans.open {
-                let Some((mut this, _)) = tx.remediation(id)? else { continue };
-                // Nobody may have looked for long, as after the end of all replicas at once.
-                let before = this.state.clone();
-                this.state.not_due_before(answers, messages);
-                if this.state != before {
-                    tx.update_remediation(&this)?;
-                }
-                claimed.push(this);
-            }
-            let mut taken_over = Vec::new();
-            if orphans.owed > 0 {
-                let (effects, more) = begin(tx, i64::MIN)?;
-                taken_over = effects;
-                notices.extend(more.into_iter().map(|notice| (notice, true)));
-            }
-            let (due_at, limits) = (tx.next_due_at()?, tx.limits(now)?);
-            Ok(Found { all, fresh: owed, taken_over, notices, claimed, buried, due_at, limits, newest })
+            (sight.due_at, sight.limits) = (tx.next_due_at()?, tx.limits(now)?);
+            Ok(sight)
         });
-        let found = found.await;
-        if found.is_err() {
+        let sight = sight.await;
+        if sight.is_err() {
             let begun = std::mem::take(&mut *begun.lock().unwrap_or_else(PoisonError::into_inner));
-            begun.0.iter().for_each(|owed| self.0.in_hand.end(owed));
-            begun.1.iter().for_each(|id| self.0.in_hand.end_notice(id));
+            begun.effects.iter().for_each(|owed| self.0.in_hand.end(owed));
+            begun.notices.iter().for_each(|id| self.0.in_hand.end_notice(id));
         }
-        found
+        sight
     }
 
-    /// Goes on with what a beat found.
-    fn take_in_hand(&self, found: Found) {
-        if found.buried > 0 || !found.claimed.is_empty() || !found.taken_over.is_empty() {
+    /// Takes in hand what is owed here since a generation and nobody has in hand; how many effects.
+    /// `again`: it is of a replica that is gone.
+    fn begin_owed(
+        &self,
+        tx: &mut dyn Tx,
+        since: i64,
+        again: bool,
+        begun: &mut Begun,
+        sight: &mut Sight,
+    ) -> store::Result<usize> {
+        let before = sight.effects.len();
+        for owed in tx.owed_since(since)? {
+            sight.newest = sight.newest.max(Some(owed.generation));
+            if !self.0.in_hand.begin(&owed) {
+                continue;
+            }
+            begun.effects.push(owed.clone());
+            // One that cannot be read stays in hand, or each look would meet it anew.
+            if let Some(remediation) = readable(tx, &owed.remediation)? {
+                sight.effects.push(Found { owed, remediation, again });
+            }
+        }
+        for notice in tx.owed_notices()? {
+            if self.0.in_hand.begin_notice(&notice.id) {
+                begun.notices.push(notice.id.clone());
+                sight.notices.push((notice, again));
+            }
+        }
+        Ok(sight.effects.len() - before)
+    }
+
+    /// Goes on with what a look found.
+    fn take_in_hand(&self, sight: Sight) {
+        if sight.buried > 0 || !sight.claimed.is_empty() || sight.taken_over > 0 {
             tracing::warn!(
-                open = found.claimed.len(),
-                owed = found.taken_over.len(),
+                open = sight.claimed.len(),
+                owed = sight.taken_over,
                 "a replica is gone; this one goes on with its {} open remediations and {} owed effects",
-                found.claimed.len(),
-                found.taken_over.len()
+                sight.claimed.len(),
+                sight.taken_over
             );
         }
-        if found.buried > 0 {
+        if sight.buried > 0 {
             // What it had heard and not kept is still in the channels.
             self.delivery_lost();
         }
-        found.limits.iter().for_each(|limit| self.learn(limit));
-        if let Some(due) = found.due_at {
+        sight.limits.iter().for_each(|limit| self.learn(limit));
+        if let Some(due) = sight.due_at {
             self.alarm().set(due);
         }
-        for remediation in found.claimed {
+        for remediation in sight.claimed {
             self.mind(Arc::new(remediation));
         }
-        for (effects, again) in [(found.fresh, false), (found.taken_over, true)] {
-            for (owed, remediation) in effects {
-                match remediation {
-                    Some(remediation) => self.carry_or_keep(owed, Arc::new(remediation), again),
-                    None => {
-                        tracing::error!(remediation = %owed.remediation, "an effect is owed by nothing that is known")
-                    }
-                }
-            }
+        for Found { owed, remediation, again } in sight.effects {
+            self.carry_or_keep(owed, Arc::new(remediation), again);
         }
-        for (notice, again) in found.notices {
+        for (notice, again) in sight.notices {
             self.announce(notice, again);
         }
+    }
+}
+
+/// A remediation, unless it is not there or cannot be read: one row must not be in the way of all others.
+fn readable(tx: &mut dyn Tx, id: &RemediationId) -> store::Result<Option<Remediation>> {
+    match tx.remediation(id) {
+        Ok(Some((this, _))) => Ok(Some(this)),
+        Ok(None) => {
+            tracing::error!(remediation = %id, "an effect is owed by nothing that is known");
+            Ok(None)
+        }
+        Err(store::Error::Corrupt { what, why }) => {
+            tracing::error!(remediation = %id, why, "a stored {what} cannot be read; what {id} owes is passed over");
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 
