@@ -6,7 +6,7 @@
 //! finds out with its next transaction ([`store::Error::Fenced`]); before that it holds back what it
 //! would say or send, as its own lease has run out first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch as channel;
 
 use super::{Engine, resume};
-use crate::lifecycle::{Remediation, RemediationId};
+use crate::lifecycle::{Effect, Remediation, RemediationId};
 use crate::slack::Limited;
 use crate::store::{self, Beat, Limit, Notice, Owed, Tx};
 use crate::time::Timestamp;
@@ -149,6 +149,15 @@ struct Sight {
 struct Begun {
     effects: Vec<Owed>,
     notices: Vec<String>,
+    /// What of it was of replicas that are gone.
+    inherited: Inherited,
+}
+
+/// What may have been done by a replica that is gone, so that it is looked for first.
+#[derive(Clone, Default)]
+struct Inherited {
+    effects: HashSet<(RemediationId, Effect)>,
+    notices: HashSet<String>,
 }
 
 /// The end of a process from which others have taken over, with what to do.
@@ -200,6 +209,9 @@ impl Engine {
     /// Looks for what is owed here, after each beat and when others call.
     async fn keep_looking(&self, mut heard: channel::Receiver<Vec<Beat>>) -> store::Error {
         let mut newest = i64::MIN;
+        // What was claimed by looks of which nobody knows whether they count: if they do, the next one finds
+        // it among what is owed here as if others had just decided it.
+        let mut in_doubt: Option<Inherited> = None;
         loop {
             let called = async {
                 tokio::time::sleep(REST).await;
@@ -207,14 +219,20 @@ impl Engine {
             };
             let look = tokio::select! {
                 Ok(()) = heard.changed() => Look::All { silent: heard.borrow_and_update().clone() },
-                () = called => Look::Call { since: newest },
+                () = called => match in_doubt {
+                    None => Look::Call { since: newest },
+                    Some(_) => Look::All { silent: Vec::new() },
+                },
             };
-            match self.look_around(look).await {
+            let (sight, inherited) = self.look_around(look, in_doubt.clone().unwrap_or_default()).await;
+            match sight {
                 Ok(sight) => {
+                    in_doubt = None;
                     newest = newest.max(sight.newest.unwrap_or(newest));
                     self.take_in_hand(sight);
                 }
                 Err(error) => {
+                    in_doubt = Some(inherited);
                     if let Some(end) = self.cannot("looking for what is owed here", error).await {
                         return end;
                     }
@@ -266,11 +284,12 @@ impl Engine {
         self.parts().queue.limit(&Limited { method: method.to_owned(), channel, wait: limit.wait });
     }
 
-    /// One look. It goes before other transactions: what others decided waits for it.
-    async fn look_around(&self, look: Look) -> store::Result<Sight> {
+    /// One look, with what it has inherited if it failed. It goes before other transactions: what others
+    /// decided waits for it. `in_doubt`: what may have been inherited before.
+    async fn look_around(&self, look: Look, in_doubt: Inherited) -> (store::Result<Sight>, Inherited) {
         let (engine, now) = (self.clone(), self.clock().now());
         let (answers, messages) = resume::moments_of_grace(now);
-        let begun = Arc::new(Mutex::new(Begun::default()));
+        let begun = Arc::new(Mutex::new(Begun { inherited: in_doubt, ..Begun::default() }));
         let beginning = Arc::clone(&begun);
         let sight = self.store().transact_next(move |tx| {
             let mut begun = beginning.lock().unwrap_or_else(PoisonError::into_inner);
@@ -294,8 +313,7 @@ impl Engine {
                         sight.claimed.push(this);
                     }
                     if orphans.owed > 0 {
-                        sight.taken_over =
-                            engine.begin_owed(tx, i64::MIN, true, &mut begun, &mut sight)?;
+                        sight.taken_over = engine.begin_owed(tx, i64::MIN, true, &mut begun, &mut sight)?;
                     }
                 }
             }
@@ -303,21 +321,21 @@ impl Engine {
             Ok(sight)
         });
         let sight = sight.await;
+        let begun = std::mem::take(&mut *begun.lock().unwrap_or_else(PoisonError::into_inner));
         if sight.is_err() {
-            let begun = std::mem::take(&mut *begun.lock().unwrap_or_else(PoisonError::into_inner));
             begun.effects.iter().for_each(|owed| self.0.in_hand.end(owed));
             begun.notices.iter().for_each(|id| self.0.in_hand.end_notice(id));
         }
-        sight
+        (sight, begun.inherited)
     }
 
     /// Takes in hand what is owed here since a generation and nobody has in hand; how many effects.
-    /// `again`: it is of a replica that is gone.
+    /// `inherited`: it is of a replica that is gone.
     fn begin_owed(
         &self,
         tx: &mut dyn Tx,
         since: i64,
-        again: bool,
+        inherited: bool,
         begun: &mut Begun,
         sight: &mut Sight,
     ) -> store::Result<usize> {
@@ -328,6 +346,11 @@ impl Engine {
                 continue;
             }
             begun.effects.push(owed.clone());
+            let key = (owed.remediation.clone(), owed.effect);
+            if inherited {
+                begun.inherited.effects.insert(key.clone());
+            }
+            let again = begun.inherited.effects.contains(&key);
             // One that cannot be read stays in hand, or each look would meet it anew.
             if let Some(remediation) = readable(tx, &owed.remediation)? {
                 sight.effects.push(Found { owed, remediation, again });
@@ -336,6 +359,10 @@ impl Engine {
         for notice in tx.owed_notices()? {
             if self.0.in_hand.begin_notice(&notice.id) {
                 begun.notices.push(notice.id.clone());
+                if inherited {
+                    begun.inherited.notices.insert(notice.id.clone());
+                }
+                let again = begun.inherited.notices.contains(&notice.id);
                 sight.notices.push((notice, again));
             }
         }
