@@ -85,6 +85,8 @@ struct Inner {
     places: Arc<tokio::sync::Semaphore>,
     /// Read-held by sendings under way, so that a stop can wait for them.
     sending: tokio::sync::RwLock<()>,
+    /// The store failed; see [`Engine::keep_minding`].
+    in_doubt: tokio::sync::Notify,
     started_at: crate::time::Timestamp,
 }
 
@@ -106,6 +108,7 @@ impl Engine {
             turns: tokio::sync::Semaphore::new(perform::SENT_AT_ONCE),
             places: Arc::new(tokio::sync::Semaphore::new(receive::TAKEN_AT_ONCE)),
             sending: tokio::sync::RwLock::new(()),
+            in_doubt: tokio::sync::Notify::new(),
             started_at,
         }))
     }
@@ -148,6 +151,7 @@ impl Engine {
                 tokio::select! {
                     fenced = engine.keep_lease() => fenced,
                     () = engine.keep_limits() => std::future::pending().await,
+                    () = engine.keep_minding() => std::future::pending().await,
                 }
             }
         });
@@ -248,6 +252,7 @@ impl Engine {
             return;
         }
         self.metrics().store_errors.inc();
+        self.0.in_doubt.notify_one();
         tracing::error!(%error, "{doing} failed in the store");
     }
 

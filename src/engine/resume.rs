@@ -12,6 +12,9 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// … and by Slack, whose history is read at once and a second time after 15 seconds.
 const SLACKS_PATIENCE: Duration = Duration::from_secs(20);
 
+/// After a failure of the store others mostly follow; what came of them is asked together.
+const FAILURES: Duration = Duration::from_secs(1);
+
 /// Before these moments nothing is over that AWS, and that Slack, could still tell of.
 pub(super) fn moments_of_grace(now: Timestamp) -> (Timestamp, Timestamp) {
     (now.plus(PATIENCE), now.plus(SLACKS_PATIENCE))
@@ -74,5 +77,27 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Follows what runs, for ever: after each failure of the store it is read anew. A commit of which nobody
+    /// heard may count all the same; what is kept again is then refused, as it is there, and nobody is told.
+    pub(super) async fn keep_minding(&self) {
+        loop {
+            self.0.in_doubt.notified().await;
+            tokio::time::sleep(FAILURES).await;
+            // Not as `transact_claimed`: it waits for the end of whatever a lost connection still does.
+            let read = self.store().transact(|tx| Ok((tx.running_remediations()?, tx.next_due_at()?)));
+            match read.await {
+                Ok((running, due)) => {
+                    if let Some(due) = due {
+                        self.alarm().set(due);
+                    }
+                    running.into_iter().for_each(|remediation| self.mind(Arc::new(remediation)));
+                }
+                Err(error) if error.is_final() => return std::future::pending().await,
+                // It is asked again.
+                Err(error) => self.store_failed("reading what runs", &error),
+            }
+        }
     }
 }

@@ -222,6 +222,8 @@ pub trait Tx {
     fn open_remediations(&mut self) -> Result<Vec<Remediation>>;
     /// Open ones that this replica has claimed, oldest first.
     fn claimed_remediations(&mut self) -> Result<Vec<Remediation>>;
+    /// Claimed ones in state running.
+    fn running_remediations(&mut self) -> Result<Vec<Remediation>>;
     /// Open ones before their sending, whatever they wait for.
     fn unsent_remediations(&mut self) -> Result<Vec<(RemediationId, RuleKey)>>;
     /// Those that wait for this ([`crate::gate::Reason::waits_for`]), oldest first, at most `limit`.

@@ -9,7 +9,7 @@ use heal::sandbox::fleet::HostSpec;
 use heal::sandbox::postgres::{Database, Server};
 use heal::store::{Cut, Moment, Verdict};
 
-use crate::story::{BOUND, LEAD, Mode, Plot, Story, tell};
+use crate::story::{BOUND, LEAD, Mode, Plot, SRE, Story, tell};
 
 const IDLE: u8 = 0;
 const ARMED: u8 = 1;
@@ -93,6 +93,27 @@ fn what_was_taken_over_by_a_commit_nobody_heard_of_is_looked_for_before_it_is_do
         at.story.click(LEAD, &declaration, "Reject").await;
         at.story.declaration(&alert, "*rejected*").await;
         assert_eq!(at.story.read_thread(&alert, 1).await.len(), 1);
+        at.story.finish().await;
+    });
+}
+
+/// Cause: kept again, the acceptance was refused, as it was there; so nobody followed the run, and in the end
+/// nobody knew what a command had come to of which SSM could tell.
+#[test]
+fn a_run_whose_acceptance_nobody_heard_of_is_followed_to_its_end() {
+    tell(async {
+        let runs = "SELECT 1 FROM remediations WHERE state = 'running'";
+        let mut at = Watched::of(document(), runs, || Verdict::Unheard).await;
+        at.arm();
+        let alert = at.story.alert("db", "ReplicaLag", "db-1");
+        let declaration = at.story.declaration(&alert, "Approve").await;
+        at.story.click(SRE, &declaration, "Approve").await;
+        at.story.report(&alert, "restarting the replica (soft)").await;
+        assert_eq!(at.state.load(Ordering::SeqCst), DONE);
+        at.story.resolve(&alert);
+        at.story.report(&alert, "*healed*").await;
+        at.story.declaration(&alert, "*healed*").await;
+        at.story.runs(1).await;
         at.story.finish().await;
     });
 }

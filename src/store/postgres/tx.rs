@@ -216,6 +216,11 @@ impl Tx for PostgresTx<'_> {
         self.whole(sql, values![self.me])
     }
 
+    fn running_remediations(&mut self) -> Result<Vec<Remediation>> {
+        let sql = "SELECT body FROM remediations WHERE open AND claimed_by = $1 AND state = 'running'";
+        self.whole(sql, values![self.me])
+    }
+
     fn unsent_remediations(&mut self) -> Result<Vec<(RemediationId, RuleKey)>> {
         let sql = "SELECT id, rule_key FROM remediations WHERE open AND unsent ORDER BY opened_at";
         let rows = self.rows(sql, values![])?;

@@ -210,6 +210,11 @@ impl Tx for SqliteTx<'_> {
         parse_all(self.all(sql, params![self.me], |row| row.get(0))?)
     }
 
+    fn running_remediations(&mut self) -> Result<Vec<Remediation>> {
+        let sql = "SELECT body FROM remediations WHERE open = 1 AND claimed_by = ?1 AND state = 'running'";
+        parse_all(self.all(sql, params![self.me], |row| row.get(0))?)
+    }
+
     fn unsent_remediations(&mut self) -> Result<Vec<(RemediationId, RuleKey)>> {
         let rows = self.all(
             "SELECT id, rule_key FROM remediations WHERE open = 1 AND unsent = 1 ORDER BY opened_at",
