@@ -1,10 +1,11 @@
-//! Commits that count and of which nobody hears: the connection broke, and the database stayed away for too
-//! long to be asked. What they decided is found out and done once.
+//! Commits that count and of which nobody hears, as the connection broke and the database stayed away for too
+//! long to be asked: what they decided is found out and done once. And one that was heard of too late.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use heal::engine::Clock;
 use heal::sandbox::fleet::HostSpec;
 use heal::sandbox::postgres::{Database, Server};
 use heal::store::{Cut, Moment, Verdict};
@@ -114,6 +115,36 @@ fn a_run_whose_acceptance_nobody_heard_of_is_followed_to_its_end() {
         at.story.report(&alert, "*healed*").await;
         at.story.declaration(&alert, "*healed*").await;
         at.story.runs(1).await;
+        at.story.finish().await;
+    });
+}
+
+/// Cause: the lease was awaited without a bound (and a suspended machine knows no bounds), and then it was sent
+/// as it had been decided.
+#[test]
+fn what_was_decided_before_a_long_sleep_is_decided_anew_before_it_is_sent() {
+    tell(async {
+        let asleep: Arc<OnceLock<(Clock, Arc<Database>)>> = Arc::default();
+        let sleeps = {
+            let asleep = Arc::clone(&asleep);
+            move || {
+                let (clock, database) = asleep.get().unwrap();
+                // Somebody pauses it meanwhile, at another replica.
+                database.sql("INSERT INTO pauses (pattern, by, since) VALUES ('*', 'U0LEAD', 0)").unwrap();
+                clock.advance(Duration::from_secs(20));
+                Verdict::GoOn
+            }
+        };
+        let sending = "SELECT 1 FROM remediations WHERE state = 'sending'";
+        let mut at = Watched::of(document(), sending, sleeps).await;
+        asleep.set((at.story.clock.clone(), Arc::clone(&at.database))).unwrap();
+        at.arm();
+        let alert = at.story.alert("db", "ReplicaLag", "db-1");
+        let declaration = at.story.declaration(&alert, "Approve").await;
+        at.story.click(SRE, &declaration, "Approve").await;
+        at.story.declaration(&alert, "*held*").await;
+        at.story.runs(0).await;
+        assert_eq!(at.story.fleet.count_calls("SendCommand"), 0);
         at.story.finish().await;
     });
 }
