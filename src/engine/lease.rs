@@ -287,8 +287,7 @@ impl Engine {
     /// One look, with what it has inherited if it failed. It goes before other transactions: what others
     /// decided waits for it. `in_doubt`: what may have been inherited before.
     async fn look_around(&self, look: Look, in_doubt: Inherited) -> (store::Result<Sight>, Inherited) {
-        let (engine, now) = (self.clone(), self.clock().now());
-        let (answers, messages) = resume::moments_of_grace(now);
+        let (engine, ground) = (self.clone(), self.ground());
         let begun = Arc::new(Mutex::new(Begun { inherited: in_doubt, ..Begun::default() }));
         let beginning = Arc::clone(&begun);
         let sight = self.store().transact_next(move |tx| {
@@ -304,12 +303,7 @@ impl Engine {
                     let orphans = tx.claim_orphans()?;
                     for id in &orphans.open {
                         let Some(mut this) = readable(tx, id)? else { continue };
-                        // Nobody may have looked for long, as after the end of all replicas at once.
-                        let before = this.state.clone();
-                        this.state.not_due_before(answers, messages);
-                        if this.state != before {
-                            tx.update_remediation(&this)?;
-                        }
+                        resume::take_over(tx, &mut this, &ground)?;
                         sight.claimed.push(this);
                     }
                     if orphans.owed > 0 {
@@ -317,7 +311,7 @@ impl Engine {
                     }
                 }
             }
-            (sight.due_at, sight.limits) = (tx.next_due_at()?, tx.limits(now)?);
+            (sight.due_at, sight.limits) = (tx.next_due_at()?, tx.limits(ground.now)?);
             Ok(sight)
         });
         let sight = sight.await;

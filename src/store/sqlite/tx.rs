@@ -1,5 +1,7 @@
 //! The store's transaction on SQLite. Statements are prepared once and kept by the connection.
 
+use std::time::Duration;
+
 use rusqlite::{Row, params};
 
 use super::rows::{SqliteTx, at, id, pause};
@@ -14,6 +16,9 @@ use crate::store::{
     Trimmed, Tx,
 };
 use crate::time::Timestamp;
+
+/// Slack lets nobody wait for longer.
+const LONGEST_LIMIT: Duration = Duration::from_secs(3600);
 
 impl Tx for SqliteTx<'_> {
     fn me(&self) -> i64 {
@@ -426,14 +431,17 @@ impl Tx for SqliteTx<'_> {
     fn keep_limit(&mut self, limit: &Limit, now: Timestamp) -> Result<()> {
         self.run(
             "INSERT INTO limits (lane, until) VALUES (?1, ?2)
-             ON CONFLICT (lane) DO UPDATE SET until = max(until, excluded.until)",
-            params![limit.lane, now.plus(limit.wait).0],
+             ON CONFLICT (lane) DO UPDATE
+             SET until = CASE WHEN until > ?3 THEN excluded.until ELSE max(until, excluded.until) END",
+            params![limit.lane, now.plus(limit.wait).0, now.plus(LONGEST_LIMIT).0],
         )?;
         Ok(())
     }
 
     fn limits(&mut self, now: Timestamp) -> Result<Vec<Limit>> {
-        self.run("DELETE FROM limits WHERE until <= ?1", params![now.0])?;
+        // What lies too far ahead was kept by a clock that was; if it still holds, Slack says so again.
+        let last = now.plus(LONGEST_LIMIT);
+        self.run("DELETE FROM limits WHERE until <= ?1 OR until > ?2", params![now.0, last.0])?;
         self.all("SELECT lane, until FROM limits ORDER BY lane", [], |row| {
             Ok(Limit { lane: row.get(0)?, wait: now.until(Timestamp(row.get(1)?)) })
         })
