@@ -14,6 +14,7 @@ mod lease;
 pub mod metrics;
 mod missed;
 mod notices;
+mod owed;
 mod people;
 mod perform;
 mod react;
