@@ -268,7 +268,7 @@ impl Engine {
                 });
                 match read.await {
                     Ok(found) => break found,
-                    Err(store::Error::Stopped | store::Error::Fenced) => return std::future::pending().await,
+                    Err(error) if error.is_final() => return std::future::pending().await,
                     Err(error) => self.store_failed("reading what is owed", &error),
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;

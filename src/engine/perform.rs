@@ -425,7 +425,7 @@ impl Engine {
         loop {
             match keep().await {
                 Ok(decided) => return self.carry_out(decided),
-                Err(store::Error::Stopped | store::Error::Fenced) => return,
+                Err(error) if error.is_final() => return,
                 Err(error) => self.store_failed(doing, &error),
             }
             tokio::time::sleep(pause).await;

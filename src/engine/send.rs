@@ -26,6 +26,8 @@ const TURN: Duration = Duration::from_secs(5);
 /// What SSM or the network refused for now is tried again after this at the latest, where an earlier
 /// copy may be out: the next try is a decision of its own.
 const TRIED_AGAIN: Duration = Duration::from_secs(15);
+/// What was decided longer ago is decided anew: its alert may be over meanwhile, or a pause begun.
+const DECIDED_WITHIN: Duration = Duration::from_secs(15);
 /// After this an Automation that may not have been started is not started.
 const STILL_WANTED: Duration = Duration::from_secs(120);
 
@@ -79,6 +81,13 @@ impl Engine {
         self.parts().lease.held().await;
         let ssm = &self.parts().ssm;
         let first_sent_at = remediation.sent_at.unwrap_or(remediation.opened_at);
+        // The lease may have been away for long, as may the whole machine. Nothing left it yet.
+        let first = !again && remediation.sent_again.is_empty();
+        if first && self.clock().now().since(first_sent_at) > DECIDED_WITHIN {
+            tracing::warn!(remediation = %remediation.id, "the sending of {} was decided too long ago; it is decided anew", remediation.id);
+            drop(turn);
+            return self.settle_with(owed, Input::SendThrottled { retry_after: Duration::ZERO }).await;
+        }
         let copy = Copy {
             plan,
             target,

@@ -1,6 +1,7 @@
 //! Decisions on a real store: alerts, people and time against a small set of rules, without Slack or AWS.
 
 mod changes;
+mod clocks;
 mod gates;
 mod trim;
 mod turns;

@@ -283,9 +283,15 @@ impl Engine {
             let mut out = Decided::default();
             let mut over = Vec::new();
             for (id, input) in inputs {
-                let taken = apply(tx, &ground, &id, &input, "ssm", &mut out)?;
-                if matches!(taken, Err(Refused::Over { .. } | Refused::NotWaiting { .. })) {
-                    over.push(id);
+                match apply(tx, &ground, &id, &input, "ssm", &mut out)? {
+                    // It runs and was told this before, by a commit of which nobody heard.
+                    Err(Refused::NotWaiting { state: "running" }) => {
+                        if let Some((now, _)) = tx.remediation(&id)? {
+                            out.changed.insert(id, Arc::new(now));
+                        }
+                    }
+                    Err(Refused::Over { .. } | Refused::NotWaiting { .. }) => over.push(id),
+                    Ok(()) | Err(_) => {}
                 }
             }
             Ok((out, over))

@@ -29,4 +29,5 @@ mod runs;
 mod sandbox;
 mod senders;
 mod trouble;
+mod unheard;
 mod way;

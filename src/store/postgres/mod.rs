@@ -57,6 +57,8 @@ pub(super) struct Database {
     alone: bool,
     /// How often others had touched what we have claimed.
     touched: i64,
+    /// The version of the tables, as the last transaction met it.
+    schema: i64,
     known: Known,
     /// Numbers that no alert has.
     alert_numbers: VecDeque<i64>,
@@ -106,6 +108,7 @@ impl Database {
             generation: 0,
             alone: false,
             touched: 0,
+            schema: 0,
             known: Known::default(),
             alert_numbers: VecDeque::new(),
             away: Away::default(),
@@ -177,7 +180,7 @@ impl Database {
         }
         let begun = begun.and_then(|begun| begun.ok_or(Error::Fenced));
         match begun {
-            Ok(Begun { generation, replicas, touched }) => {
+            Ok(Begun { generation, replicas, touched, schema }) => {
                 // Each transaction takes a block of numbers, so this one follows our last one, or others
                 // came between, or are at work beside it.
                 let follows = generation == self.generation + BLOCK;
@@ -187,6 +190,7 @@ impl Database {
                     self.known.forget_but(self.number);
                 }
                 (self.generation, self.alone, self.touched) = (generation, replicas == 1, touched);
+                self.schema = schema;
                 Ok(generation)
             }
             Err(error) => {
@@ -314,6 +318,7 @@ struct Begun {
     /// How many are on the list.
     replicas: i64,
     touched: i64,
+    schema: i64,
 }
 
 fn begin(session: &mut Session, reach: Reach, number: i64) -> Result<Option<Begun>> {
@@ -325,12 +330,22 @@ fn begin(session: &mut Session, reach: Reach, number: i64) -> Result<Option<Begu
     };
     session.send(lock, vec![Box::new(session.met.schema)])?;
     let rows = session.rows(sql::FENCE, vec![Box::new(number)])?;
-    Ok(rows.first().map(|row| Begun { generation: row.get(0), replicas: row.get(1), touched: row.get(2) }))
+    Ok(rows.first().map(|row| Begun {
+        generation: row.get(0),
+        replicas: row.get(1),
+        touched: row.get(2),
+        schema: row.get(3),
+    }))
 }
 
 impl serve::Database for Database {
     fn commit(&mut self, batch: &mut [Box<dyn Job>], reach: Reach, cut: &Cut) -> Result<usize> {
         let first = self.begin(reach)?;
+        if self.schema > migrate::known() {
+            // What a newer heal wrote may look as if it could be read, and would be cut down by writing it.
+            self.roll_back();
+            return Err(Error::Outdated { have: self.schema, known: migrate::known() });
+        }
         let ran = self.run(batch, first);
         let failed = self.session.as_ref().and_then(Session::failed).cloned();
         let done = match (ran, failed) {

@@ -19,9 +19,10 @@ pub(super) const LOCK_SHARED: &str =
     "SELECT pg_advisory_xact_lock_shared(1751474540, $1::oid::int8::bit(32)::int4)";
 
 /// No row: this replica was taken off the list. Read after the lock, so it stays true to the end; with how
-/// many are on the list, and how often others touched what this one has claimed.
-pub(super) const FENCE: &str =
-    "SELECT nextval('generations'), (SELECT count(*) FROM replicas), touched FROM replicas WHERE number = $1";
+/// many are on the list, how often others touched what this one has claimed, and the schema, which a newer
+/// heal may have changed. Every version of heal asks this, so no migration may take these columns away.
+pub(super) const FENCE: &str = "SELECT nextval('generations'), (SELECT count(*) FROM replicas), touched,
+    (SELECT coalesce(max(version), 0) FROM heal_schema) FROM replicas WHERE number = $1";
 /// Others find out that what they know of what they have claimed is not true any more.
 pub(super) const TOUCH: &str = "UPDATE replicas SET touched = touched + 1 WHERE number = ANY($1)";
 pub(super) const TOUCH_OTHERS: &str = "UPDATE replicas SET touched = touched + 1 WHERE number <> $1";

@@ -183,16 +183,14 @@ impl Tx for PostgresTx<'_> {
         self.insert(new, alert, records, effects)
     }
 
-    fn set_aside(&mut self, id: &RemediationId) -> Result<()> {
-        self.write(
-            "UPDATE remediations SET open = false, unsent = false, takes_instance = false, takes_role = false,
-             due_at = NULL, waits_for = NULL, state = 'unreadable' WHERE id = $1",
-            values![text(&id.0)],
-        )?;
+    fn set_aside(&mut self, id: &RemediationId) -> Result<bool> {
+        let sql = "UPDATE remediations SET open = false, unsent = false, takes_instance = false,
+                   takes_role = false, due_at = NULL, waits_for = NULL, state = 'unreadable'
+                   WHERE id = $1 AND claimed_by = $2 RETURNING 1";
+        let mine = !self.try_to_write(sql, values![text(&id.0), self.me])?.is_empty();
         // It was counted where its row said.
         self.known.forget();
-        self.job.touched = Touched::All;
-        Ok(())
+        Ok(mine)
     }
 
     fn remediation(&mut self, id: &RemediationId) -> Result<Option<(Remediation, Option<i64>)>> {
@@ -223,6 +221,11 @@ impl Tx for PostgresTx<'_> {
 
     fn claimed_remediations(&mut self) -> Result<Vec<Remediation>> {
         let sql = "SELECT body FROM remediations WHERE open AND claimed_by = $1 ORDER BY opened_at";
+        self.whole(sql, values![self.me])
+    }
+
+    fn running_remediations(&mut self) -> Result<Vec<Remediation>> {
+        let sql = "SELECT body FROM remediations WHERE open AND claimed_by = $1 AND state = 'running'";
         self.whole(sql, values![self.me])
     }
 

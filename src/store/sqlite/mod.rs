@@ -2,8 +2,8 @@
 //! (`synchronous=FULL`), migrations by `user_version`. One heal writes; others may read meanwhile.
 
 pub mod backup;
-mod lock;
 mod kept;
+mod lock;
 mod roles;
 mod rows;
 pub(super) mod trim;
@@ -17,8 +17,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::serve::{self, Cut, Job, Moment, Reach};
 use super::{Error, Opened, Result};
-use lock::Lock;
 use kept::Kept;
+use lock::Lock;
 use roles::Roles;
 use rows::SqliteTx;
 

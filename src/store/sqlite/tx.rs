@@ -1,6 +1,7 @@
 //! The store's transaction on SQLite. Statements are prepared once and kept by the connection.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{Row, params};
 
@@ -16,6 +17,9 @@ use crate::store::{
     Trimmed, Tx,
 };
 use crate::time::Timestamp;
+
+/// Slack lets nobody wait for longer.
+const LONGEST_LIMIT: Duration = Duration::from_secs(3600);
 
 impl Tx for SqliteTx<'_> {
     fn me(&self) -> i64 {
@@ -186,16 +190,16 @@ impl Tx for SqliteTx<'_> {
         Ok(self.kept(id)?.map(|(remediation, alert)| (remediation.as_ref().clone(), alert)))
     }
 
-    fn set_aside(&mut self, id: &RemediationId) -> Result<()> {
-        self.run(
+    fn set_aside(&mut self, id: &RemediationId) -> Result<bool> {
+        let mine = self.run(
             "UPDATE remediations SET open = 0, unsent = 0, takes_instance = 0, takes_role = 0, due_at = NULL,
-             waits_for = NULL, state = 'unreadable' WHERE id = ?1",
-            params![id.0],
+             waits_for = NULL, state = 'unreadable' WHERE id = ?1 AND claimed_by = ?2",
+            params![id.0, self.me],
         )?;
         self.kept.remove(id);
         // Of which role it was cannot be read.
         self.roles.forget();
-        Ok(())
+        Ok(mine > 0)
     }
 
     fn remediations_of(&mut self, channel: &str, ts: &str) -> Result<Vec<Remediation>> {
@@ -217,6 +221,11 @@ impl Tx for SqliteTx<'_> {
 
     fn claimed_remediations(&mut self) -> Result<Vec<Remediation>> {
         let sql = "SELECT body FROM remediations WHERE open = 1 AND claimed_by = ?1 ORDER BY opened_at";
+        parse_all(self.all(sql, params![self.me], |row| row.get(0))?)
+    }
+
+    fn running_remediations(&mut self) -> Result<Vec<Remediation>> {
+        let sql = "SELECT body FROM remediations WHERE open = 1 AND claimed_by = ?1 AND state = 'running'";
         parse_all(self.all(sql, params![self.me], |row| row.get(0))?)
     }
 
@@ -431,14 +440,17 @@ impl Tx for SqliteTx<'_> {
     fn keep_limit(&mut self, limit: &Limit, now: Timestamp) -> Result<()> {
         self.run(
             "INSERT INTO limits (lane, until) VALUES (?1, ?2)
-             ON CONFLICT (lane) DO UPDATE SET until = max(until, excluded.until)",
-            params![limit.lane, now.plus(limit.wait).0],
+             ON CONFLICT (lane) DO UPDATE
+             SET until = CASE WHEN until > ?3 THEN excluded.until ELSE max(until, excluded.until) END",
+            params![limit.lane, now.plus(limit.wait).0, now.plus(LONGEST_LIMIT).0],
         )?;
         Ok(())
     }
 
     fn limits(&mut self, now: Timestamp) -> Result<Vec<Limit>> {
-        self.run("DELETE FROM limits WHERE until <= ?1", params![now.0])?;
+        // What lies too far ahead was kept by a clock that was; if it still holds, Slack says so again.
+        let last = now.plus(LONGEST_LIMIT);
+        self.run("DELETE FROM limits WHERE until <= ?1 OR until > ?2", params![now.0, last.0])?;
         self.all("SELECT lane, until FROM limits ORDER BY lane", [], |row| {
             Ok(Limit { lane: row.get(0)?, wait: now.until(Timestamp(row.get(1)?)) })
         })
