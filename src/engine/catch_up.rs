@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::watch as channel;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::Engine;
 use super::decide::Decided;
@@ -36,8 +37,6 @@ const DELIVERED_WITHIN: Duration = Duration::from_secs(5);
 const SPACING: Duration = Duration::from_secs(1);
 /// How often the place in a channel where only people talk is kept.
 const KEPT_EVERY: Duration = Duration::from_secs(30);
-/// What is due at the start waits so long at most for what happened meanwhile.
-const FIRST_LOOKS: Duration = Duration::from_secs(10);
 /// The first and the longest wait after a reading that failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 /// The longest wait where it may be read again at any moment.
@@ -46,12 +45,6 @@ const WHILE_AWAY: Duration = Duration::from_secs(15);
 /// How far the readings have come, in this process.
 #[derive(Debug, Default)]
 pub(super) struct CaughtUp {
-    /// Deliveries that could not be kept.
-    lost: channel::Sender<u64>,
-    /// The count of gaps that were over when a channel was last read to its end.
-    read: Mutex<HashMap<String, u64>>,
-    /// Channels that were looked at since the start.
-    looked: channel::Sender<usize>,
     /// The newest message of nobody's concern that was delivered in each channel, while not kept.
     passed: Mutex<HashMap<String, String>>,
 }
@@ -107,13 +100,12 @@ impl Engine {
 
     /// Whether nothing that was posted before can be missing, so that a delivery moves the note on.
     pub(super) fn is_caught_up(&self, channel: &str) -> bool {
-        let read = self.0.caught_up.read.lock().unwrap_or_else(PoisonError::into_inner);
-        read.get(channel) == Some(&self.gaps())
+        self.hearing().is_caught_up(channel)
     }
 
     /// A delivery was not kept, and Slack may not repeat it for long enough.
     pub(super) fn delivery_lost(&self) {
-        self.0.caught_up.lost.send_modify(|count| *count += 1);
+        self.hearing().delivery_lost();
     }
 
     /// A message was delivered that is no alert. It is kept now and then how far that was, or the next
@@ -142,76 +134,41 @@ impl Engine {
         }
     }
 
-    /// Awaits that every channel was looked at once since the start, for a bounded time.
-    pub(super) async fn first_looks(&self) {
-        let mut looked = self.0.caught_up.looked.subscribe();
-        let all = self.parts().channels.len();
-        let done = looked.wait_for(|count| *count >= all);
-        if tokio::time::timeout(FIRST_LOOKS, done).await.is_err() {
-            tracing::warn!("the channels' history could not be read yet; what is due goes on without it");
-        }
-    }
-
-    /// How often something may have been missed since the start.
-    fn gaps(&self) -> u64 {
-        let lost = *self.0.caught_up.lost.borrow();
-        lost + self.parts().socket.borrow().gaps
-    }
-
-    async fn gap_after(&self, gap: u64) {
-        let mut socket = self.parts().socket.clone();
-        let mut lost = self.0.caught_up.lost.subscribe();
-        while self.gaps() == gap {
-            tokio::select! {
-                Ok(()) = socket.changed() => {}
-                Ok(()) = lost.changed() => {}
-                else => std::future::pending().await,
-            }
-        }
-    }
-
-    /// Awaits that Slack can deliver; since when it does. What is posted later is delivered.
-    async fn connected(&self) -> Timestamp {
-        if self.config().slack.mode == Mode::Socket {
-            let mut socket = self.parts().socket.clone();
-            if socket.wait_for(|status| status.connected > 0).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-        self.clock().now()
-    }
-
     async fn keep_caught_up(&self, channel: &str, mut resumed: channel::Receiver<bool>) {
         // Slack posts to a server that was listening before the engine was.
+        let hearing = self.hearing();
+        let mut gaps = hearing.connected().await;
         let mut until = match self.config().slack.mode {
             Mode::Http => self.0.started_at,
-            Mode::Socket => self.connected().await,
+            Mode::Socket => self.clock().now(),
         };
         if resumed.wait_for(|resumed| *resumed).await.is_err() {
             return;
         }
-        let mut first = true;
         loop {
-            let gap = self.gaps();
+            let mut began = Instant::now();
             self.read_past_until_done(channel, until).await;
-            if std::mem::take(&mut first) {
-                self.0.caught_up.looked.send_modify(|count| *count += 1);
-            }
+            // Cures go on; the second look is for what is not in the history yet.
+            hearing.looked(channel, gaps, began);
+            self.wake_heard().await;
             let again_at = self.clock().now().plus(SECOND_LOOK);
             tokio::time::sleep(SPACING).await;
             tokio::select! {
                 () = self.clock().sleep_until(again_at) => {}
-                () = self.gap_after(gap) => {}
+                () = hearing.gap_after(gaps, began) => {}
             }
-            if self.gaps() == gap {
+            if hearing.gaps() == gaps {
+                began = Instant::now();
                 self.read_past_until_done(channel, self.clock().now().minus(DELIVERED_WITHIN)).await;
-                let mut read = self.0.caught_up.read.lock().unwrap_or_else(PoisonError::into_inner);
-                read.insert(channel.to_owned(), gap);
+                hearing.looked(channel, gaps, began);
+                hearing.has_read(channel, gaps);
             }
-            while tokio::time::timeout(KEPT_EVERY, self.gap_after(gap)).await.is_err() {
+            while tokio::time::timeout(KEPT_EVERY, hearing.gap_after(gaps, began)).await.is_err() {
                 self.keep_passed().await;
             }
-            until = self.connected().await;
+            // What is posted later is delivered.
+            gaps = hearing.connected().await;
+            until = self.clock().now();
         }
     }
 
