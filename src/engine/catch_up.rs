@@ -35,6 +35,9 @@ const SECOND_LOOK: Duration = Duration::from_secs(15);
 const DELIVERED_WITHIN: Duration = Duration::from_secs(5);
 /// Between two readings, when one gap follows the other.
 const SPACING: Duration = Duration::from_secs(1);
+/// In HTTP mode nobody tells heal what Slack gave up, so the history is read every so often: one call a
+/// channel, of fifty a minute (docs.slack.dev, rate limits: tier 3).
+const READ_EVERY: Duration = Duration::from_secs(180);
 /// How often the place in a channel where only people talk is kept.
 const KEPT_EVERY: Duration = Duration::from_secs(30);
 /// The first and the longest wait after a reading that failed.
@@ -71,8 +74,10 @@ impl From<store::Error> for Trouble {
 /// Where a channel's reading begins.
 #[derive(Clone, Copy, Debug)]
 struct Position {
-    /// Everything before is known.
+    /// Everything before is known, as far as deliveries tell.
     seen: Timestamp,
+    /// Everything before was read from the history. Without gaps that can be noticed only this is certain.
+    read: Timestamp,
     /// heal looks after this channel since then.
     watched: Timestamp,
 }
@@ -151,10 +156,10 @@ impl Engine {
             // Cures go on; the second look is for what is not in the history yet.
             hearing.looked(channel, gaps, began);
             self.wake_heard().await;
-            let again_at = self.clock().now().plus(SECOND_LOOK);
+            let again = self.in_a_while(SECOND_LOOK);
             tokio::time::sleep(SPACING).await;
             tokio::select! {
-                () = self.clock().sleep_until(again_at) => {}
+                () = self.clock_strikes(again) => {}
                 () = hearing.gap_after(gaps, began) => {}
             }
             if hearing.gaps() == gaps {
@@ -163,13 +168,32 @@ impl Engine {
                 hearing.looked(channel, gaps, began);
                 hearing.has_read(channel, gaps);
             }
-            while tokio::time::timeout(KEPT_EVERY, hearing.gap_after(gaps, began)).await.is_err() {
-                self.keep_passed().await;
+            let mut next = self.in_a_while(READ_EVERY);
+            loop {
+                tokio::select! {
+                    () = hearing.gap_after(gaps, began) => break,
+                    () = self.clock_strikes(next), if self.config().slack.mode == Mode::Http => {
+                        self.read_past_until_done(channel, self.clock().now().minus(DELIVERED_WITHIN)).await;
+                        next = self.in_a_while(READ_EVERY);
+                    }
+                    () = tokio::time::sleep(KEPT_EVERY) => self.keep_passed().await,
+                }
             }
             // What is posted later is delivered.
             gaps = hearing.connected().await;
             until = self.clock().now();
         }
+    }
+
+    /// So long after now by the bot's clock, which a test can move …
+    fn in_a_while(&self, wait: Duration) -> (Timestamp, Instant) {
+        (self.clock().now().plus(wait), Instant::now() + wait)
+    }
+
+    /// … and no later, should that clock be put back.
+    async fn clock_strikes(&self, (at, latest): (Timestamp, Instant)) {
+        // Either way it is time.
+        let _ = tokio::time::timeout_at(latest, self.clock().sleep_until(at)).await;
     }
 
     async fn read_past_until_done(&self, channel: &str, until: Timestamp) {
@@ -200,7 +224,11 @@ impl Engine {
         let position = self.position(channel).await?;
         let ground = self.ground();
         // What is young may have been edited in place since, also where it was taken long ago.
-        let oldest = position.seen.minus(ground.max_age.max(OUT_OF_ORDER));
+        let known = match self.config().slack.mode {
+            Mode::Http => position.seen.min(position.read),
+            Mode::Socket => position.seen,
+        };
+        let oldest = known.minus(ground.max_age.max(OUT_OF_ORDER));
         let oldest = oldest.max(position.watched).max(ground.now.minus(OLDEST));
         let history = self.parts().slack.history(channel, oldest, AT_MOST).await?;
         let first = history.messages.first().and_then(|one| Timestamp::from_slack_ts(one["ts"].as_str()?));
@@ -227,7 +255,7 @@ impl Engine {
             told.push(Told { sender, message, reading, heard });
         }
         together(&mut told);
-        let raises_after = position.seen.minus(OUT_OF_ORDER);
+        let raises_after = known.minus(OUT_OF_ORDER);
         let mut taken = Vec::new();
         for one in told.into_iter().filter(|one| one.message.at <= until) {
             let Told { sender, message, reading, heard } = one;
@@ -277,6 +305,7 @@ impl Engine {
             let mut out = Decided::default();
             if let Some(newest) = newest {
                 move_seen(tx, &name, &newest)?;
+                tx.set_note(&read_to(&name), &newest)?;
             }
             let missed = close_missed(tx, &name, cut, &base, &words, &mut out)?;
             Ok((out, missed))
@@ -297,7 +326,7 @@ impl Engine {
     /// Where this channel's reading begins. Of a channel that is new to the store nothing before the
     /// start is read: who installs heal does not ask it to heal the past.
     async fn position(&self, channel: &str) -> store::Result<Position> {
-        let (watched_name, seen_name) = (watched(channel), seen(channel));
+        let (watched_name, seen_name, read_name) = (watched(channel), seen(channel), read_to(channel));
         let started = self.0.started_at;
         self.store()
             .transact(move |tx| {
@@ -310,7 +339,14 @@ impl Engine {
                         started
                     }
                 };
-                Ok(Position { seen: seen.unwrap_or(watched), watched })
+                let seen = seen.unwrap_or(watched);
+                let read = tx.note(&read_name)?.and_then(|ts| Timestamp::from_slack_ts(&ts));
+                if read.is_none() {
+                    // From here on deliveries move the other note alone.
+                    let millis = seen.as_millis();
+                    tx.set_note(&read_name, &format!("{}.{:03}000", millis / 1000, millis % 1000))?;
+                }
+                Ok(Position { seen, read: read.unwrap_or(seen), watched })
             })
             .await
     }
@@ -351,6 +387,11 @@ pub(super) fn move_seen(tx: &mut dyn Tx, channel: &str, ts: &str) -> store::Resu
 /// The `ts` of the newest message up to which everything is known.
 pub(super) fn seen(channel: &str) -> String {
     format!("seen:{channel}")
+}
+
+/// The `ts` of the newest message that was read from the history.
+fn read_to(channel: &str) -> String {
+    format!("read:{channel}")
 }
 
 /// When heal first looked after the channel, in milliseconds.
