@@ -31,7 +31,7 @@ const OLDEST: Duration = Duration::from_secs(24 * 3600);
 const OUT_OF_ORDER: Duration = Duration::from_secs(60);
 /// After the first look a second one: clocks differ, and history may lag behind what was posted.
 const SECOND_LOOK: Duration = Duration::from_secs(15);
-/// What is younger than this at the second look is left to its delivery.
+/// What is younger than this at a later look may be on its way yet, and was not missed.
 const DELIVERED_WITHIN: Duration = Duration::from_secs(5);
 /// Between two readings, when one gap follows the other.
 const SPACING: Duration = Duration::from_secs(1);
@@ -219,7 +219,9 @@ impl Engine {
         }
     }
 
-    /// One reading: everything after the note and not after `until` is taken.
+    /// One reading: everything after the note is taken, however young: Slack's clock is not ours, and what
+    /// is delivered too is one delivery. What was posted until then, by our clock, came late; the rest is
+    /// taken as if it had been delivered.
     async fn read_past(&self, channel: &str, until: Timestamp) -> Result<(), Trouble> {
         let position = self.position(channel).await?;
         let ground = self.ground();
@@ -243,9 +245,8 @@ impl Engine {
             true => false,
             false => self.parts().slack.channel_info(channel).await?.is_ext_shared,
         };
-        let mut stamps = history.messages.iter().filter_map(|one| one["ts"].as_str());
-        let in_time = |ts: &&str| Timestamp::from_slack_ts(ts).is_some_and(|at| at <= until);
-        let newest = stamps.rfind(in_time).map(str::to_owned);
+        let newest =
+            history.messages.iter().filter_map(|one| one["ts"].as_str()).next_back().map(str::to_owned);
         let mut told: Vec<Told> = Vec::new();
         for raw in &history.messages {
             let Ok(Event::Posted(message)) = Message::from_history(channel, raw) else { continue };
@@ -257,7 +258,11 @@ impl Engine {
         together(&mut told);
         let raises_after = known.minus(OUT_OF_ORDER);
         let mut taken = Vec::new();
-        for one in told.into_iter().filter(|one| one.message.at <= until) {
+        for one in told {
+            let came = match one.message.at > until && !one.message.edited {
+                true => Came::Delivered,
+                false => Came::Late,
+            };
             let Told { sender, message, reading, heard } = one;
             let (ground, raises, edited) = (ground.clone(), message.at > raises_after, message.edited);
             let says = reading.clone();
@@ -265,7 +270,7 @@ impl Engine {
             let kept = self.store().with(heard.needs()).transact(move |tx| {
                 let mut out = Decided::default();
                 let place = (heard.origin.channel.clone(), heard.origin.ts.clone());
-                if raises && let Some(missed) = keep_heard(tx, &ground, heard, Came::Late, &mut out)? {
+                if raises && let Some(missed) = keep_heard(tx, &ground, heard, came, &mut out)? {
                     add_missed(tx, &place.0, missed)?;
                     return Ok((out, true));
                 }

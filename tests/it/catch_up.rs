@@ -312,6 +312,32 @@ fn what_was_posted_just_after_the_start_and_never_delivered_is_found_by_a_second
     });
 }
 
+/// Both looks once stopped at our own clock, and the next delivery moved the note beyond the rest.
+#[test]
+fn what_was_posted_in_a_gap_is_found_although_our_clock_is_behind_slacks() {
+    crate::story::tell(async {
+        let mut story = forgetful(AUTO).start(Mode::Socket).await;
+        story.settled().await;
+        story.workspace.refuse_connections_for(Duration::from_secs(1));
+        story.workspace.cut_sockets();
+        story.workspace.wait_until(BOUND, |view| view.connections() == 0).await.unwrap();
+        let slacks = story.clock.now().plus(Duration::from_secs(30)).as_secs();
+        let burning = story.alert_at(&format!("{slacks}.000100"), "web", "NginxDown", &["web-1"]);
+        let over = story.alert_at(&format!("{slacks}.000200"), "web", "NginxDown", &["web-2"]);
+        let resolved = attachments(false, "web", "NginxDown", &["web-2"]);
+        let posting = Posting::of_sender("B0PROM", CHANNEL, "").attachments(resolved);
+        let posting = posting.with_raw("ts", format!("{slacks}.000300").into());
+        story.workspace.post_message(posting).unwrap();
+        let lost = |view: &View| view.deliveries().iter().filter(|one| one.lost).count() == 3;
+        story.workspace.wait_until(BOUND, lost).await.unwrap();
+        story.report(&burning, "ran well").await;
+        story.declaration(&burning, "ran well").await;
+        story.why_not(&over, "resolved by itself").await;
+        story.runs(1).await;
+        story.finish().await;
+    });
+}
+
 /// Away for deliveries, while the history can be read; the alert of that time. Its gap is read already.
 async fn lost_in_http_mode() -> (Story, Alert) {
     let mut story = forgetful(&rule("approve")).start(Mode::Http).await;
