@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::watch as channel;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::Engine;
 use super::decide::Decided;
@@ -30,14 +31,15 @@ const OLDEST: Duration = Duration::from_secs(24 * 3600);
 const OUT_OF_ORDER: Duration = Duration::from_secs(60);
 /// After the first look a second one: clocks differ, and history may lag behind what was posted.
 const SECOND_LOOK: Duration = Duration::from_secs(15);
-/// What is younger than this at the second look is left to its delivery.
+/// What is younger than this at a later look may be on its way yet, and was not missed.
 const DELIVERED_WITHIN: Duration = Duration::from_secs(5);
 /// Between two readings, when one gap follows the other.
 const SPACING: Duration = Duration::from_secs(1);
+/// In HTTP mode nobody tells heal what Slack gave up, so the history is read every so often: one call a
+/// channel, of fifty a minute (docs.slack.dev, rate limits: tier 3).
+const READ_EVERY: Duration = Duration::from_secs(180);
 /// How often the place in a channel where only people talk is kept.
 const KEPT_EVERY: Duration = Duration::from_secs(30);
-/// What is due at the start waits so long at most for what happened meanwhile.
-const FIRST_LOOKS: Duration = Duration::from_secs(10);
 /// The first and the longest wait after a reading that failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 /// The longest wait where it may be read again at any moment.
@@ -46,12 +48,6 @@ const WHILE_AWAY: Duration = Duration::from_secs(15);
 /// How far the readings have come, in this process.
 #[derive(Debug, Default)]
 pub(super) struct CaughtUp {
-    /// Deliveries that could not be kept.
-    lost: channel::Sender<u64>,
-    /// The count of gaps that were over when a channel was last read to its end.
-    read: Mutex<HashMap<String, u64>>,
-    /// Channels that were looked at since the start.
-    looked: channel::Sender<usize>,
     /// The newest message of nobody's concern that was delivered in each channel, while not kept.
     passed: Mutex<HashMap<String, String>>,
 }
@@ -78,8 +74,10 @@ impl From<store::Error> for Trouble {
 /// Where a channel's reading begins.
 #[derive(Clone, Copy, Debug)]
 struct Position {
-    /// Everything before is known.
+    /// Everything before is known, as far as deliveries tell.
     seen: Timestamp,
+    /// Everything before was read from the history. Without gaps that can be noticed only this is certain.
+    read: Timestamp,
     /// heal looks after this channel since then.
     watched: Timestamp,
 }
@@ -107,13 +105,12 @@ impl Engine {
 
     /// Whether nothing that was posted before can be missing, so that a delivery moves the note on.
     pub(super) fn is_caught_up(&self, channel: &str) -> bool {
-        let read = self.0.caught_up.read.lock().unwrap_or_else(PoisonError::into_inner);
-        read.get(channel) == Some(&self.gaps())
+        self.hearing().is_caught_up(channel)
     }
 
     /// A delivery was not kept, and Slack may not repeat it for long enough.
     pub(super) fn delivery_lost(&self) {
-        self.0.caught_up.lost.send_modify(|count| *count += 1);
+        self.hearing().delivery_lost();
     }
 
     /// A message was delivered that is no alert. It is kept now and then how far that was, or the next
@@ -142,77 +139,61 @@ impl Engine {
         }
     }
 
-    /// Awaits that every channel was looked at once since the start, for a bounded time.
-    pub(super) async fn first_looks(&self) {
-        let mut looked = self.0.caught_up.looked.subscribe();
-        let all = self.parts().channels.len();
-        let done = looked.wait_for(|count| *count >= all);
-        if tokio::time::timeout(FIRST_LOOKS, done).await.is_err() {
-            tracing::warn!("the channels' history could not be read yet; what is due goes on without it");
-        }
-    }
-
-    /// How often something may have been missed since the start.
-    fn gaps(&self) -> u64 {
-        let lost = *self.0.caught_up.lost.borrow();
-        lost + self.parts().socket.borrow().gaps
-    }
-
-    async fn gap_after(&self, gap: u64) {
-        let mut socket = self.parts().socket.clone();
-        let mut lost = self.0.caught_up.lost.subscribe();
-        while self.gaps() == gap {
-            tokio::select! {
-                Ok(()) = socket.changed() => {}
-                Ok(()) = lost.changed() => {}
-                else => std::future::pending().await,
-            }
-        }
-    }
-
-    /// Awaits that Slack can deliver; since when it does. What is posted later is delivered.
-    async fn connected(&self) -> Timestamp {
-        if self.config().slack.mode == Mode::Socket {
-            let mut socket = self.parts().socket.clone();
-            if socket.wait_for(|status| status.connected > 0).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-        self.clock().now()
-    }
-
     async fn keep_caught_up(&self, channel: &str, mut resumed: channel::Receiver<bool>) {
         // Slack posts to a server that was listening before the engine was.
+        let hearing = self.hearing();
+        let mut gaps = hearing.connected().await;
         let mut until = match self.config().slack.mode {
             Mode::Http => self.0.started_at,
-            Mode::Socket => self.connected().await,
+            Mode::Socket => self.clock().now(),
         };
         if resumed.wait_for(|resumed| *resumed).await.is_err() {
             return;
         }
-        let mut first = true;
         loop {
-            let gap = self.gaps();
+            let mut began = Instant::now();
             self.read_past_until_done(channel, until).await;
-            if std::mem::take(&mut first) {
-                self.0.caught_up.looked.send_modify(|count| *count += 1);
-            }
-            let again_at = self.clock().now().plus(SECOND_LOOK);
+            // Cures go on; the second look is for what is not in the history yet.
+            hearing.looked(channel, gaps, began);
+            self.wake_heard().await;
+            let again = self.in_a_while(SECOND_LOOK);
             tokio::time::sleep(SPACING).await;
             tokio::select! {
-                () = self.clock().sleep_until(again_at) => {}
-                () = self.gap_after(gap) => {}
+                () = self.clock_strikes(again) => {}
+                () = hearing.gap_after(gaps, began) => {}
             }
-            if self.gaps() == gap {
+            if hearing.gaps() == gaps {
+                began = Instant::now();
                 self.read_past_until_done(channel, self.clock().now().minus(DELIVERED_WITHIN)).await;
-                let mut read = self.0.caught_up.read.lock().unwrap_or_else(PoisonError::into_inner);
-                read.insert(channel.to_owned(), gap);
+                hearing.looked(channel, gaps, began);
+                hearing.has_read(channel, gaps);
             }
-            while tokio::time::timeout(KEPT_EVERY, self.gap_after(gap)).await.is_err() {
-                self.keep_passed().await;
+            let mut next = self.in_a_while(READ_EVERY);
+            loop {
+                tokio::select! {
+                    () = hearing.gap_after(gaps, began) => break,
+                    () = self.clock_strikes(next), if self.config().slack.mode == Mode::Http => {
+                        self.read_past_until_done(channel, self.clock().now().minus(DELIVERED_WITHIN)).await;
+                        next = self.in_a_while(READ_EVERY);
+                    }
+                    () = tokio::time::sleep(KEPT_EVERY) => self.keep_passed().await,
+                }
             }
-            until = self.connected().await;
+            // What is posted later is delivered.
+            gaps = hearing.connected().await;
+            until = self.clock().now();
         }
+    }
+
+    /// So long after now by the bot's clock, which a test can move …
+    fn in_a_while(&self, wait: Duration) -> (Timestamp, Instant) {
+        (self.clock().now().plus(wait), Instant::now() + wait)
+    }
+
+    /// … and no later, should that clock be put back.
+    async fn clock_strikes(&self, (at, latest): (Timestamp, Instant)) {
+        // Either way it is time.
+        let _ = tokio::time::timeout_at(latest, self.clock().sleep_until(at)).await;
     }
 
     async fn read_past_until_done(&self, channel: &str, until: Timestamp) {
@@ -238,12 +219,18 @@ impl Engine {
         }
     }
 
-    /// One reading: everything after the note and not after `until` is taken.
+    /// One reading: everything after the note is taken, however young: Slack's clock is not ours, and what
+    /// is delivered too is one delivery. What was posted until then, by our clock, came late; the rest is
+    /// taken as if it had been delivered.
     async fn read_past(&self, channel: &str, until: Timestamp) -> Result<(), Trouble> {
         let position = self.position(channel).await?;
         let ground = self.ground();
         // What is young may have been edited in place since, also where it was taken long ago.
-        let oldest = position.seen.minus(ground.max_age.max(OUT_OF_ORDER));
+        let known = match self.config().slack.mode {
+            Mode::Http => position.seen.min(position.read),
+            Mode::Socket => position.seen,
+        };
+        let oldest = known.minus(ground.max_age.max(OUT_OF_ORDER));
         let oldest = oldest.max(position.watched).max(ground.now.minus(OLDEST));
         let history = self.parts().slack.history(channel, oldest, AT_MOST).await?;
         let first = history.messages.first().and_then(|one| Timestamp::from_slack_ts(one["ts"].as_str()?));
@@ -258,9 +245,8 @@ impl Engine {
             true => false,
             false => self.parts().slack.channel_info(channel).await?.is_ext_shared,
         };
-        let mut stamps = history.messages.iter().filter_map(|one| one["ts"].as_str());
-        let in_time = |ts: &&str| Timestamp::from_slack_ts(ts).is_some_and(|at| at <= until);
-        let newest = stamps.rfind(in_time).map(str::to_owned);
+        let newest =
+            history.messages.iter().filter_map(|one| one["ts"].as_str()).next_back().map(str::to_owned);
         let mut told: Vec<Told> = Vec::new();
         for raw in &history.messages {
             let Ok(Event::Posted(message)) = Message::from_history(channel, raw) else { continue };
@@ -270,9 +256,13 @@ impl Engine {
             told.push(Told { sender, message, reading, heard });
         }
         together(&mut told);
-        let raises_after = position.seen.minus(OUT_OF_ORDER);
+        let raises_after = known.minus(OUT_OF_ORDER);
         let mut taken = Vec::new();
-        for one in told.into_iter().filter(|one| one.message.at <= until) {
+        for one in told {
+            let came = match one.message.at > until && !one.message.edited {
+                true => Came::Delivered,
+                false => Came::Late,
+            };
             let Told { sender, message, reading, heard } = one;
             let (ground, raises, edited) = (ground.clone(), message.at > raises_after, message.edited);
             let says = reading.clone();
@@ -280,7 +270,7 @@ impl Engine {
             let kept = self.store().with(heard.needs()).transact(move |tx| {
                 let mut out = Decided::default();
                 let place = (heard.origin.channel.clone(), heard.origin.ts.clone());
-                if raises && let Some(missed) = keep_heard(tx, &ground, heard, Came::Late, &mut out)? {
+                if raises && let Some(missed) = keep_heard(tx, &ground, heard, came, &mut out)? {
                     add_missed(tx, &place.0, missed)?;
                     return Ok((out, true));
                 }
@@ -320,6 +310,7 @@ impl Engine {
             let mut out = Decided::default();
             if let Some(newest) = newest {
                 move_seen(tx, &name, &newest)?;
+                tx.set_note(&read_to(&name), &newest)?;
             }
             let missed = close_missed(tx, &name, cut, &base, &words, &mut out)?;
             Ok((out, missed))
@@ -340,7 +331,7 @@ impl Engine {
     /// Where this channel's reading begins. Of a channel that is new to the store nothing before the
     /// start is read: who installs heal does not ask it to heal the past.
     async fn position(&self, channel: &str) -> store::Result<Position> {
-        let (watched_name, seen_name) = (watched(channel), seen(channel));
+        let (watched_name, seen_name, read_name) = (watched(channel), seen(channel), read_to(channel));
         let started = self.0.started_at;
         self.store()
             .transact(move |tx| {
@@ -353,7 +344,14 @@ impl Engine {
                         started
                     }
                 };
-                Ok(Position { seen: seen.unwrap_or(watched), watched })
+                let seen = seen.unwrap_or(watched);
+                let read = tx.note(&read_name)?.and_then(|ts| Timestamp::from_slack_ts(&ts));
+                if read.is_none() {
+                    // From here on deliveries move the other note alone.
+                    let millis = seen.as_millis();
+                    tx.set_note(&read_name, &format!("{}.{:03}000", millis / 1000, millis % 1000))?;
+                }
+                Ok(Position { seen, read: read.unwrap_or(seen), watched })
             })
             .await
     }
@@ -394,6 +392,11 @@ pub(super) fn move_seen(tx: &mut dyn Tx, channel: &str, ts: &str) -> store::Resu
 /// The `ts` of the newest message up to which everything is known.
 pub(super) fn seen(channel: &str) -> String {
     format!("seen:{channel}")
+}
+
+/// The `ts` of the newest message that was read from the history.
+fn read_to(channel: &str) -> String {
+    format!("read:{channel}")
 }
 
 /// When heal first looked after the channel, in milliseconds.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::hearing::Hearing;
 use crate::alert::{Alert, Origin};
 use crate::gate::{Facts, Pause, Used};
 use crate::lifecycle::{self, Effect, Input, Policy, Refused, Remediation, RemediationId, State, Trigger};
@@ -22,6 +23,8 @@ pub(super) struct Ground {
     pub rules: Arc<RuleSet>,
     pub now: Timestamp,
     pub max_age: Duration,
+    /// Looked at in the transaction, so that what was read just before counts.
+    pub hearing: Hearing,
 }
 
 /// What a transaction decided, for the shell to carry out after the commit.
@@ -418,6 +421,7 @@ fn facts(
         instance_taken: None,
         role_running: 0,
         at_once: remediation.policy.at_once,
+        deaf: !ground.hearing.hears(&remediation.origin.channel),
         rule_changed: false,
         ordered: remediation.is_ordered(),
     };

@@ -9,6 +9,7 @@ mod clicks;
 mod clock;
 mod commands;
 mod decide;
+mod hearing;
 mod in_hand;
 mod lease;
 pub mod metrics;
@@ -34,7 +35,7 @@ use tokio::sync::{mpsc, watch as channel};
 
 use crate::alert::Sender;
 use crate::aws::{Ssm, Targets};
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::lifecycle::RemediationId;
 use crate::rule::RuleSet;
 use crate::slack::{self, Delivery, Identity, send::Queue};
@@ -74,6 +75,7 @@ struct Inner {
     parts: Parts,
     rules: RwLock<Arc<RuleSet>>,
     people: People,
+    hearing: hearing::Hearing,
     caught_up: catch_up::CaughtUp,
     alarm: timer::Alarm,
     watched: watch::Watched,
@@ -98,10 +100,13 @@ impl Engine {
         let people = People::new(parts.slack.clone(), parts.identity.team_id.clone());
         let rules = RwLock::new(Arc::clone(&parts.rules));
         let started_at = parts.clock.now();
+        let socket = (parts.config.slack.mode == Mode::Socket).then(|| parts.socket.clone());
+        let hearing = hearing::Hearing::new(socket, parts.channels.clone());
         Engine(Arc::new(Inner {
             parts,
             rules,
             people,
+            hearing,
             caught_up: catch_up::CaughtUp::default(),
             alarm: timer::Alarm::default(),
             watched: watch::Watched::default(),
@@ -232,6 +237,10 @@ impl Engine {
         &self.0.people
     }
 
+    fn hearing(&self) -> &hearing::Hearing {
+        &self.0.hearing
+    }
+
     fn alarm(&self) -> &timer::Alarm {
         &self.0.alarm
     }
@@ -242,7 +251,12 @@ impl Engine {
 
     /// What decisions of this moment look at.
     fn ground(&self) -> Ground {
-        Ground { rules: self.rules(), now: self.clock().now(), max_age: self.config().limits.max_age }
+        Ground {
+            rules: self.rules(),
+            now: self.clock().now(),
+            max_age: self.config().limits.max_age,
+            hearing: self.hearing().clone(),
+        }
     }
 
     fn senders(&self) -> &[Arc<Sender>] {

@@ -38,7 +38,11 @@ impl Engine {
     /// Takes one delivery. Returns as soon as its transaction is queued, so deliveries keep their order
     /// and many share a commit.
     pub(super) fn take(&self, delivery: Delivery) {
-        let Delivery { payload, ack, .. } = delivery;
+        let Delivery { payload, ack, retry_attempt, .. } = delivery;
+        if retry_attempt > 0 {
+            // Slack gives up after a few tries: what it tried before this may have come to nothing.
+            self.delivery_lost();
+        }
         match payload {
             Payload::Event(envelope) => self.take_event(&envelope, ack),
             Payload::Interaction(payload) => {

@@ -119,8 +119,8 @@ impl Engine {
             }
             Sent::Unclear { why } if remediation.is_fenced() => {
                 tracing::warn!(remediation = %remediation.id, why, "the answer to the sending of {} was lost, and SSM shows nothing of it", remediation.id);
-                // After a start: what resolved while nobody listened is not to be sent again.
-                self.first_looks().await;
+                // What resolved while nobody listened is not to be sent again.
+                self.hearing().heard(&remediation.origin.channel).await;
                 Input::SendLost { why }
             }
             Sent::Unclear { why } => Input::SendUnclear { why },
@@ -160,7 +160,9 @@ impl Engine {
             return None;
         }
         let stopped = "heal stopped while it was being sent, and it was not started again because";
-        self.first_looks().await;
+        if !self.hearing().heard(&remediation.origin.channel).await {
+            return Some(format!("{stopped} heal does not hear Slack, where something may have stopped it"));
+        }
         if self.clock().now().since(since) > STILL_WANTED {
             return Some(format!("{stopped} that was long ago"));
         }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::decide::{Decided, Ground, Opening, apply, open};
+use super::hearing::Hearing;
 use crate::alert::{Alert, Origin, Status};
 use crate::gate::Reason;
 use crate::lifecycle::{
@@ -44,6 +45,7 @@ struct World {
     rules: Arc<RuleSet>,
     now: Timestamp,
     opened: u32,
+    hearing: Hearing,
     /// What the last decision owes, in order.
     owed: Vec<(String, Effect)>,
     _folder: tempfile::TempDir,
@@ -102,12 +104,18 @@ fn ended(ended_as: Final, now: Timestamp) -> Input {
 impl World {
     fn of(text: &str) -> World {
         let folder = tempfile::tempdir().unwrap();
+        let hearing = Hearing::new(None, Vec::new());
         let store = Store::open(&Location::Sqlite(folder.path().join("heal.db"))).unwrap();
-        World { store, rules: rules(text), now: START, opened: 0, owed: Vec::new(), _folder: folder }
+        World { store, rules: rules(text), now: START, opened: 0, hearing, owed: Vec::new(), _folder: folder }
     }
 
     fn ground(&self) -> Ground {
-        Ground { rules: Arc::clone(&self.rules), now: self.now, max_age: Duration::from_secs(900) }
+        Ground {
+            rules: Arc::clone(&self.rules),
+            now: self.now,
+            max_age: Duration::from_secs(900),
+            hearing: self.hearing.clone(),
+        }
     }
 
     fn passes(&mut self, seconds: u64) {

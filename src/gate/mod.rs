@@ -72,6 +72,9 @@ pub enum Reason {
     Throttled {
         until: Timestamp,
     },
+    /// heal has no line to Slack, or has not read yet what was posted while it had none: who or what
+    /// would stop this may not have been heard.
+    Deaf,
     /// A person pressed Hold.
     HeldBy {
         user: String,
@@ -106,6 +109,7 @@ impl Reason {
             Reason::InstanceTaken { .. } => "instance_taken",
             Reason::RoleFull { .. } => "at_once",
             Reason::Throttled { .. } => "throttled",
+            Reason::Deaf => "deaf",
             Reason::HeldBy { .. } => "hold",
             Reason::Undeclared { .. } => "undeclared",
             Reason::RuleChanged => "rule_changed",
@@ -150,6 +154,8 @@ pub struct Facts {
     /// Instances of the role between sending and the host's answer.
     pub role_running: u32,
     pub at_once: u32,
+    /// Something may have been said in Slack that did not reach heal yet.
+    pub deaf: bool,
     /// The rule in force makes another plan than the declared one, or is gone. Before a `Run again` has
     /// its own plan: than the declaration whose button was pressed, or for another node.
     pub rule_changed: bool,
@@ -222,6 +228,11 @@ pub fn at_once(facts: &Facts) -> Verdict {
     Verdict::Go
 }
 
+/// Nothing runs by itself while "resolved", a pause or a Hold could not be heard.
+pub fn hearing(facts: &Facts) -> Verdict {
+    if facts.deaf { wait(facts, Reason::Deaf) } else { Verdict::Go }
+}
+
 /// A declaration binds rule and commands; a rule changed since then was never declared.
 pub fn rule_unchanged(facts: &Facts) -> Verdict {
     if facts.rule_changed { Verdict::Hold(Reason::RuleChanged) } else { Verdict::Go }
@@ -253,5 +264,5 @@ pub fn before_declaring(facts: &Facts) -> Verdict {
 
 /// Before the command is sent; everything once more, and the gates that make it wait.
 pub fn before_sending(facts: &Facts) -> Verdict {
-    first(&[paused, rule_unchanged, under_way, cooldown, attempts, instance, at_once], facts)
+    first(&[paused, rule_unchanged, under_way, cooldown, attempts, instance, at_once, hearing], facts)
 }

@@ -28,6 +28,7 @@ fn calm() -> Facts {
         instance_taken: None,
         role_running: 0,
         at_once: 1,
+        deaf: false,
         rule_changed: false,
         ordered: false,
     }
@@ -55,6 +56,7 @@ fn everything_against_it() -> Facts {
         attempts: vec![window(3, 3, HOUR, MINUTE)],
         instance_taken: Some((id("other"), "web:DiskFull".into())),
         role_running: 1,
+        deaf: true,
         rule_changed: true,
         ..calm()
     }
@@ -159,7 +161,7 @@ fn a_person_may_overrule_age_cooldown_and_attempts_and_nothing_else() {
     type Gate = fn(&Facts) -> Verdict;
     let against = everything_against_it();
     let ordered = Facts { ordered: true, ..everything_against_it() };
-    let gates: [(&str, Gate); 8] = [
+    let gates: [(&str, Gate); 9] = [
         ("paused", paused),
         ("stale", stale),
         ("under_way", under_way),
@@ -167,6 +169,7 @@ fn a_person_may_overrule_age_cooldown_and_attempts_and_nothing_else() {
         ("attempts", attempts),
         ("instance_taken", instance),
         ("at_once", at_once),
+        ("deaf", hearing),
         ("rule_changed", rule_unchanged),
     ];
     for (gate, judge) in gates {
@@ -194,6 +197,7 @@ fn order_of(judge: Gate) -> Vec<String> {
             Reason::TooManyAttempts { .. } => facts.attempts.clear(),
             Reason::InstanceTaken { .. } => facts.instance_taken = None,
             Reason::RoleFull { .. } => facts.role_running = 0,
+            Reason::Deaf => facts.deaf = false,
             Reason::RuleChanged => facts.rule_changed = false,
             other => panic!("no gate says {other:?}"),
         }
@@ -205,7 +209,7 @@ fn the_gates_are_asked_in_the_contracts_order() {
     assert_eq!(order_of(on_arrival), ["paused", "stale"]);
     assert_eq!(order_of(before_declaring), ["paused", "stale", "under_way", "cooldown", "attempts"]);
     let sending =
-        ["paused", "rule_changed", "under_way", "cooldown", "attempts", "instance_taken", "at_once"];
+        ["paused", "rule_changed", "under_way", "cooldown", "attempts", "instance_taken", "at_once", "deaf"];
     assert_eq!(order_of(before_sending), sending);
 }
 

@@ -195,9 +195,10 @@ fn nothing_ran(this: &Remediation, ran: &Ran, facts: &Facts) -> Step {
     ran_to(this, ran, facts)
 }
 
-/// Whether another copy may be sent: nothing stops it, and it would not cure another outage.
+/// Whether another copy may be sent: nothing stops it that was said, or may have been said unheard, and
+/// it would not cure another outage.
 fn is_wanted(this: &Remediation, facts: &Facts) -> bool {
-    stopped(this, facts).is_none() && !is_late(this, facts)
+    stopped(this, facts).is_none() && !facts.deaf && !is_late(this, facts)
 }
 
 /// From here on the host is asked what became of the run, for as long as a copy may begin or be at

@@ -229,7 +229,9 @@ fn awaiting_approval(this: &Remediation, until: Timestamp, input: &Input, facts:
             let mut next = this.clone();
             next.approvals.push(Approval { user: user.clone(), at: facts.now });
             if u32::try_from(next.approvals.len()).unwrap_or(u32::MAX) >= next.policy.approvals {
-                return Ok(try_to_send(next, facts));
+                // The press was heard, and whoever pressed saw the channel as it is.
+                let heard = Facts { deaf: false, ..facts.clone() };
+                return Ok(try_to_send(next, &heard));
             }
             Ok(Step { next, effects: vec![Effect::UpdateDeclaration] })
         }

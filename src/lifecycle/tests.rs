@@ -37,6 +37,7 @@ fn calm(now: Timestamp) -> Facts {
         instance_taken: None,
         role_running: 0,
         at_once: 1,
+        deaf: false,
         rule_changed: false,
         ordered: false,
     }

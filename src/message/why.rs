@@ -77,6 +77,9 @@ pub(super) fn because(line: Line, reason: &Reason, rule_key: &str, context: &Con
             if *running == 1 { "is" } else { "are" }
         )),
         Reason::Throttled { until } => line.ours("SSM is throttling; next try at ").time(*until, now),
+        Reason::Deaf => line.ours(
+            "heal may have missed something in Slack (its connection was lost) and has not read it yet",
+        ),
         Reason::HeldBy { user } => line.user(user).ours(" pressed Hold"),
         Reason::Undeclared { why } => {
             line.ours("the declaration could not be posted: ").plain(&clip(why, CLIP))
@@ -184,6 +187,7 @@ pub(super) fn hint(line: Line, reason: &Reason, rule_key: &str) -> Line {
         Reason::InstanceTaken { .. } | Reason::RoleFull { .. } | Reason::Throttled { .. } => {
             line.ours(" A later alert starts afresh.")
         }
+        Reason::Deaf => line.ours(" It may be over or held by now. A later alert starts afresh."),
         Reason::HeldBy { .. } => line
             .ours(" A later alert starts afresh; to run it now: ")
             .code(&format!("/heal run {rule_key} HOST"))

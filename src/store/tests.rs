@@ -192,6 +192,7 @@ fn calm(now: Timestamp) -> Facts {
         instance_taken: None,
         role_running: 0,
         at_once: 1,
+        deaf: false,
         rule_changed: false,
         ordered: false,
     }

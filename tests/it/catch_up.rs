@@ -311,3 +311,82 @@ fn what_was_posted_just_after_the_start_and_never_delivered_is_found_by_a_second
         story.finish().await;
     });
 }
+
+/// Both looks once stopped at our own clock, and the next delivery moved the note beyond the rest.
+#[test]
+fn what_was_posted_in_a_gap_is_found_although_our_clock_is_behind_slacks() {
+    crate::story::tell(async {
+        let mut story = forgetful(AUTO).start(Mode::Socket).await;
+        story.settled().await;
+        story.workspace.refuse_connections_for(Duration::from_secs(1));
+        story.workspace.cut_sockets();
+        story.workspace.wait_until(BOUND, |view| view.connections() == 0).await.unwrap();
+        let slacks = story.clock.now().plus(Duration::from_secs(30)).as_secs();
+        let burning = story.alert_at(&format!("{slacks}.000100"), "web", "NginxDown", &["web-1"]);
+        let over = story.alert_at(&format!("{slacks}.000200"), "web", "NginxDown", &["web-2"]);
+        let resolved = attachments(false, "web", "NginxDown", &["web-2"]);
+        let posting = Posting::of_sender("B0PROM", CHANNEL, "").attachments(resolved);
+        let posting = posting.with_raw("ts", format!("{slacks}.000300").into());
+        story.workspace.post_message(posting).unwrap();
+        let lost = |view: &View| view.deliveries().iter().filter(|one| one.lost).count() == 3;
+        story.workspace.wait_until(BOUND, lost).await.unwrap();
+        story.report(&burning, "ran well").await;
+        story.declaration(&burning, "ran well").await;
+        story.why_not(&over, "resolved by itself").await;
+        story.runs(1).await;
+        story.finish().await;
+    });
+}
+
+/// Away for deliveries, while the history can be read; the alert of that time. Its gap is read already.
+async fn lost_in_http_mode() -> (Story, Alert) {
+    let mut story = forgetful(&rule("approve")).start(Mode::Http).await;
+    // Both looks of the start are over, and then some.
+    story.workspace.wait_until(BOUND, |view| looks(view) >= 1).await.unwrap();
+    story.clock.advance(Duration::from_secs(60));
+    story.workspace.wait_until(BOUND, |view| looks(view) >= 2).await.unwrap();
+    story.settled().await;
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    story.workspace.set_delivery(crate::story::http_delivery(nowhere));
+    let alert = story.alert("web", "NginxDown", "web-1");
+    let lost = |view: &View| view.deliveries().last().unwrap().lost;
+    story.workspace.wait_until(BOUND, lost).await.unwrap();
+    let listen = story.listen();
+    story.workspace.set_delivery(crate::story::http_delivery(listen));
+    (story, alert)
+}
+
+/// Once only a restart read it, and the next delivery moved the note beyond it.
+#[test]
+fn what_slack_gave_up_in_http_mode_is_read_within_minutes_whatever_was_delivered_since() {
+    crate::story::tell(async {
+        let (mut story, alert) = lost_in_http_mode().await;
+        story.clock.advance(Duration::from_secs(100));
+        let next = story.alert("web", "NginxDown", "web-2");
+        story.declaration(&next, "Waits for Approve").await;
+        assert_eq!(story.workspace.thread(CHANNEL, &alert.ts).len(), 0);
+        story.clock.advance(Duration::from_secs(100));
+        story.declaration(&alert, "Waits for Approve").await;
+        story.finish().await;
+    });
+}
+
+#[test]
+fn a_delivery_that_slack_had_to_repeat_makes_heal_look_for_what_never_came() {
+    crate::story::tell(async {
+        let (mut story, alert) = lost_in_http_mode().await;
+        let chatter = r#"{"type":"event_callback","event_id":"Ev1","event":{"type":"message","channel":"C0ALERTS","user":"U0DEV","ts":"1795410000.000100","text":"hello?"}}"#;
+        let secret = story.workspace.view(|view| view.options().signing_secret.clone());
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let secret = heal::slack::Secret::new(secret);
+        let signature = heal::slack::http::sign(&secret, &now.to_string(), chatter.as_bytes());
+        let head = format!(
+            "POST /slack/events HTTP/1.1\r\ncontent-type: application/json\r\nx-slack-retry-num: 1\r\n\
+             x-slack-retry-reason: http_timeout\r\nx-slack-request-timestamp: {now}\r\nx-slack-signature: {signature}"
+        );
+        let (status, _) = crate::story::web::request(story.listen(), &head, chatter).await;
+        assert_eq!(status, 200);
+        story.declaration(&alert, "Waits for Approve").await;
+        story.finish().await;
+    });
+}

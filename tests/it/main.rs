@@ -16,6 +16,7 @@ mod crash;
 mod doctor;
 mod faults;
 mod gates;
+mod hearing;
 mod kill;
 mod late;
 mod lost;

@@ -248,3 +248,48 @@ fn a_deadline_that_a_clock_years_ahead_has_set_comes_when_its_states_longest_ter
         assert!(step(&this, &Input::Woken, &calm(later)).is_ok(), "{:?} is stuck", this.state);
     }
 }
+
+#[test]
+fn what_runs_by_itself_waits_until_slack_is_heard_and_goes_on_at_once() {
+    let over = at(1 + GRACE.as_secs());
+    let deaf = Facts { deaf: true, ..calm(over) };
+    let waits = step(&counting(), &Input::Woken, &deaf).unwrap();
+    assert!(
+        matches!(waits.next.state, State::Waiting { reason: Reason::Deaf, .. }),
+        "{:?}",
+        waits.next.state
+    );
+    assert!(!waits.effects.contains(&Effect::Send));
+    let again = step(&waits.next, &Input::Woken, &deaf).unwrap();
+    assert_eq!(again.effects, [], "waiting on is nothing new to tell");
+    // "resolved" and Hold stop it as before.
+    let resolved = Facts { resolved_at: Some(over), ..calm(over) };
+    let cancelled = step(&waits.next, &Input::Woken, &resolved).unwrap().next;
+    assert_eq!(outcome(&cancelled), (Outcome::Cancelled, &Ending::ResolvedItself));
+    let held = step(&waits.next, &held("U1"), &deaf).unwrap().next;
+    assert_eq!(outcome(&held).0, Outcome::Held);
+    let sent = step(&waits.next, &Input::Woken, &calm(over)).unwrap();
+    assert_eq!(sent.next.state.name(), "sending");
+    // A cure that is too late for its outage is none.
+    let late = Facts { deaf: true, ..calm(RAISED.plus(MAX_AGE).plus(Duration::from_secs(1))) };
+    let too_late = step(&waits.next, &Input::Woken, &late).unwrap().next;
+    assert_eq!(outcome(&too_late), (Outcome::Held, &Ending::Gate { reason: Reason::Deaf }));
+}
+
+#[test]
+fn an_approval_proves_that_slack_is_heard() {
+    let deaf = Facts { deaf: true, ..calm(at(60)) };
+    let sent = step(&awaiting(1), &approved("U1"), &deaf).unwrap();
+    assert_eq!(sent.next.state.name(), "sending");
+    // What had to wait for its turn may have been stopped since.
+    let waits = step(&waiting(), &Input::Woken, &deaf).unwrap().next;
+    assert!(matches!(waits.state, State::Waiting { reason: Reason::Deaf, .. }), "{:?}", waits.state);
+}
+
+#[test]
+fn while_slack_is_not_heard_no_second_copy_goes_and_the_host_is_asked() {
+    let deaf = Facts { deaf: true, ..calm(at(63)) };
+    let asks = step(&sending(), &Input::SendLost { why: "why".into() }, &deaf).unwrap();
+    assert!(matches!(asks.next.state, State::Running { asking: true, .. }), "{:?}", asks.next.state);
+    assert!(!asks.effects.contains(&Effect::Send));
+}

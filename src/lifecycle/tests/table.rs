@@ -97,6 +97,8 @@ fn worlds(now: Timestamp) -> Vec<(&'static str, Facts)> {
         ("the role is full", Facts { role_running: 1, ..calm(now) }),
         ("the instance is taken, the alert too old", Facts { instance_taken: other(), ..calm(late) }),
         ("the role is full, the alert too old", Facts { role_running: 1, ..calm(late) }),
+        ("Slack is not heard", Facts { deaf: true, ..calm(now) }),
+        ("Slack is not heard, the alert too old", Facts { deaf: true, ..calm(late) }),
         ("the alert is just not too old", calm(RAISED.plus(MAX_AGE))),
         ("the alert is too old", calm(late)),
     ]

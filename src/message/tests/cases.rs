@@ -160,6 +160,7 @@ pub(super) fn reasons() -> Vec<Reason> {
         Reason::InstanceTaken { other, key: "web:DiskFull".into() },
         Reason::RoleFull { running: 1, at_once: 1 },
         Reason::Throttled { until: at(30) },
+        Reason::Deaf,
         Reason::HeldBy { user: "U0BOB".into() },
         Reason::Undeclared { why: "not_in_channel".into() },
         Reason::RuleChanged,

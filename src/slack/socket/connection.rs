@@ -48,6 +48,13 @@ pub(super) enum Ended {
     Abandoned,
 }
 
+impl Ended {
+    /// Slack may not have known for a while, and what it handed over meanwhile is lost.
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(self, Ended::Broken { .. })
+    }
+}
+
 /// What the owner wants of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {

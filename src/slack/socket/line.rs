@@ -129,11 +129,11 @@ pub(super) async fn keep(shared: Arc<Shared>, mut shutdown: watch::Receiver<bool
                 }
             }
             Word::Over(Ended::Abandoned) => {
-                shared.disconnected();
+                shared.disconnected(false);
                 return;
             }
             Word::Over(ended) => {
-                shared.disconnected();
+                shared.disconnected(ended.is_broken());
                 let wait = over(&shared, serving.id, &ended, &fortune);
                 if until_shutdown(&mut shutdown, sleep(wait)).await.is_none() {
                     return;
@@ -184,7 +184,7 @@ async fn replace(
             word = old.word(), if !old_over => {
                 if let Word::Over(ended) = word {
                     old_over = true;
-                    shared.disconnected();
+                    shared.disconnected(ended.is_broken());
                     tracing::info!(connection = old.id, ?ended, "a connection closed before its replacement was up");
                     if ended == Ended::Abandoned {
                         return None;
@@ -209,7 +209,7 @@ impl Served {
 
     /// Lets it send what is due and close; it is no longer counted.
     async fn close(self, shared: &Shared, order: Order) {
-        shared.disconnected();
+        shared.disconnected(false);
         // It may be over already.
         let _ = self.order.send(order);
         let _ = timeout(shared.options.ack_grace + Duration::from_secs(2), self.task).await;

@@ -72,8 +72,9 @@ pub struct Status {
     pub wanted: u32,
     /// What is wrong, with a hint; None since the last hello.
     pub problem: Option<String>,
-    /// How often the last open connection went: what was posted from then to the next hello may never
-    /// be delivered. A count, because a watcher may miss a state between two others.
+    /// How often something may have been lost on its way for good: the last open connection went, or one
+    /// broke to which Slack was still handing things. A count, because a watcher may miss a state between
+    /// two others.
     pub gaps: u64,
 }
 
@@ -101,10 +102,11 @@ impl Shared {
         });
     }
 
-    fn disconnected(&self) {
+    /// A connection that had said hello is over. `broken`: without a word between it and Slack.
+    fn disconnected(&self, broken: bool) {
         self.status.send_modify(|status| {
             status.connected = status.connected.saturating_sub(1);
-            if status.connected == 0 {
+            if status.connected == 0 || broken {
                 status.gaps += 1;
             }
         });

@@ -178,6 +178,22 @@ async fn a_silent_peer_is_dropped_and_replaced() {
     tokio::time::timeout(Duration::from_millis(1700), world.fake.peers.recv()).await.unwrap_err();
 }
 
+/// Slack may have been handing the silent one something, and the other cannot know of it.
+#[tokio::test]
+async fn a_line_that_breaks_is_a_gap_although_another_is_up_and_one_that_is_replaced_is_none() {
+    let mut world = World::start(Options { connections: 2, ..quick() }, 10).await;
+    let (silent, other) = (world.fake.peer().await, world.fake.peer().await);
+    world.status(|status| status.connected == 2).await;
+    other.say(json!({"type": "disconnect", "reason": "warning"}));
+    let _replacement = world.fake.peer().await;
+    world.count(|counters| &counters.connects, 3).await;
+    world.status(|status| status.connected == 2).await;
+    assert_eq!(world.status.borrow().gaps, 0);
+    silent.fall_silent();
+    let _new = world.fake.peer().await;
+    world.status(|status| status.connected == 2 && status.gaps == 1).await;
+}
+
 #[tokio::test]
 async fn hostile_frames_are_counted_and_the_connection_lives() {
     let mut world = World::start(quick(), 10).await;
