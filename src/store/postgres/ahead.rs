@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::known::{ATTEMPTS, Instance, OfRule, Row};
+use super::known::{ATTEMPTS, OfRule, Row};
 use super::tx::pause;
 use super::work::{PostgresTx, limited, text, values};
 use super::{session::Param, sql};
@@ -192,7 +192,7 @@ impl PostgresTx<'_> {
         }
         for (stand, row) in of_rules.into_iter().zip(&of_rule_rows) {
             let (taken, by): (Vec<String>, Vec<String>) = (row.get(3), row.get(4));
-            let on = self.known.instances.entry(stand.instance).or_insert_with(Instance::default);
+            let on = self.known.instances.entry(stand.instance).or_default();
             on.taken = taken.into_iter().map(RemediationId).zip(by).collect();
             let open: Option<String> = row.get(0);
             let of_rule =
