@@ -212,7 +212,9 @@ async fn what_cannot_be_read_is_set_aside_only_by_the_replica_that_has_claimed_i
     let (database, claimer) = shared();
     let other = open(&database.url()).unwrap();
     inserts(&claimer, vec![counting("r", "web:A", "i-1", NOW)]).await;
+    // Who changes rows has to say so to who has claimed them.
     database.sql("UPDATE remediations SET body = '{}'").unwrap();
+    database.sql("UPDATE replicas SET touched = touched + 1").unwrap();
     for (store, mine) in [(&other, false), (&claimer, true)] {
         let read = store.transact(|tx| tx.remediation(&id("r"))).await;
         assert!(matches!(read, Err(Error::Corrupt { .. })), "{read:?}");
