@@ -109,6 +109,18 @@ async fn a_failed_search_never_leads_to_a_blind_repeat() {
 }
 
 #[tokio::test]
+async fn in_a_thread_that_is_gone_a_post_is_looked_for_at_the_top_and_made_where_it_is_not() {
+    let world = World::start(8).await;
+    let gone = || Reply::Json(json!({"ok": false, "error": "thread_not_found"}));
+    world.fake.script("chat.postMessage", [Reply::Status(500), Reply::Lost]);
+    world.fake.script("conversations.replies", [gone(), gone()]);
+    assert_eq!(within(world.queue.submit(post("one"))).await, sent("1795133413.000001"));
+    assert_eq!(world.fake.messages().len(), 1);
+    assert_eq!(world.fake.calls("conversations.history").len(), 2);
+    assert_eq!(world.fake.calls("chat.postMessage").len(), 2);
+}
+
+#[tokio::test]
 async fn a_post_that_was_not_done_is_made_again_once_searched_for() {
     let world = World::start(8).await;
     world.fake.script("chat.postMessage", [Reply::Status(500), Reply::Status(502)]);
