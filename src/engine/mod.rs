@@ -10,6 +10,7 @@ mod clock;
 mod commands;
 mod decide;
 mod in_hand;
+mod later;
 mod lease;
 pub mod metrics;
 mod missed;
@@ -79,6 +80,7 @@ struct Inner {
     reactions: react::Reactions,
     newest: perform::Newest,
     in_hand: in_hand::InHand,
+    later: later::Later,
     /// Sendings begin as these allow.
     turns: tokio::sync::Semaphore,
     /// Deliveries are taken as these allow.
@@ -103,6 +105,7 @@ impl Engine {
             reactions: react::Reactions::default(),
             newest: perform::Newest::default(),
             in_hand: in_hand::InHand::default(),
+            later: later::Later::default(),
             turns: tokio::sync::Semaphore::new(perform::SENT_AT_ONCE),
             places: Arc::new(tokio::sync::Semaphore::new(receive::TAKEN_AT_ONCE)),
             sending: tokio::sync::RwLock::new(()),
