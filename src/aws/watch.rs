@@ -65,6 +65,8 @@ pub struct Watched {
     pub first_sent_at: Timestamp,
     /// When its newest copy was sent.
     pub sent_at: Timestamp,
+    /// Where it made its fence; `None` where that was not kept.
+    pub fence_dir: Option<String>,
     /// How many were sent.
     pub copies: u32,
     /// The host is to be asked, whatever SSM says or does not say.

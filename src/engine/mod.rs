@@ -237,7 +237,12 @@ impl Engine {
 
     /// What decisions of this moment look at.
     fn ground(&self) -> Ground {
-        Ground { rules: self.rules(), now: self.clock().now(), max_age: self.config().limits.max_age }
+        Ground {
+            rules: self.rules(),
+            now: self.clock().now(),
+            max_age: self.config().limits.max_age,
+            fence_dir: self.config().aws.fence_dir.as_str().into(),
+        }
     }
 
     fn senders(&self) -> &[Arc<Sender>] {

@@ -34,6 +34,7 @@ struct World {
     rules: Arc<RuleSet>,
     now: Timestamp,
     opened: u32,
+    fence_dir: &'static str,
     /// What the last decision owes, in order.
     owed: Vec<(String, Effect)>,
     _folder: tempfile::TempDir,
@@ -93,11 +94,24 @@ impl World {
     fn of(text: &str) -> World {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&Location::Sqlite(folder.path().join("heal.db"))).unwrap();
-        World { store, rules: rules(text), now: START, opened: 0, owed: Vec::new(), _folder: folder }
+        World {
+            store,
+            rules: rules(text),
+            now: START,
+            opened: 0,
+            fence_dir: "/var/lib/heal",
+            owed: Vec::new(),
+            _folder: folder,
+        }
     }
 
     fn ground(&self) -> Ground {
-        Ground { rules: Arc::clone(&self.rules), now: self.now, max_age: Duration::from_secs(900) }
+        Ground {
+            rules: Arc::clone(&self.rules),
+            now: self.now,
+            max_age: Duration::from_secs(900),
+            fence_dir: self.fence_dir.into(),
+        }
     }
 
     fn passes(&mut self, seconds: u64) {

@@ -151,6 +151,7 @@ impl Engine {
                     instance_id: remediation.target.as_ref()?.instance_id.clone(),
                     first_sent_at: remediation.sent_at?,
                     sent_at: remediation.last_sent_at()?,
+                    fence_dir: remediation.fence_dir.clone(),
                     copies: 1 + u32::try_from(remediation.sent_again.len()).unwrap_or(u32::MAX - 1),
                     asking: matches!(remediation.state, State::Running { asking: true, .. }),
                     plan,

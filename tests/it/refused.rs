@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use heal::sandbox::workspace::{Call, Fault, View};
 
-use crate::story::{BOUND, Mode, Plot, SRE, Story, web};
+use crate::story::{BOUND, Plot, SRE, Story, web};
 use crate::way::rule;
 
 /// More refusals than anybody calls for.

@@ -31,6 +31,7 @@ fn watched(id: &str, plan: Plan) -> Watched {
         instance_id,
         first_sent_at: Timestamp(1_000_000),
         sent_at: Timestamp(1_000_000),
+        fence_dir: None,
         copies: 1,
         asking: false,
         plan,
@@ -229,6 +230,23 @@ async fn a_run_whose_sending_was_lost_is_found_late_or_told_by_its_host_or_by_no
         let seen = look(&ssm, &lost()).await;
         assert!(matches!(seen, Seen::NotYet | Seen::Problem { passing: true, .. }), "{seen:?}");
     }
+}
+
+/// Cause: a host was asked where the setting of the day said, and knew of nothing there.
+#[tokio::test]
+async fn a_host_is_asked_where_the_run_made_its_fence() {
+    let (ssm, calls) = given_up("InProgress", &[OUTPUT_WELL]).await;
+    let ssm = ssm.with_fence_dir("/srv/newer");
+    let kept = Watched { asking: true, fence_dir: Some("/srv/first".to_owned()), ..watched("c", shell()) };
+    assert!(matches!(look_on(&ssm, &[kept]).await, Seen::Ended(ran) if ran.ended_as == Final::Success));
+    let asked: Vec<String> = calls
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|(name, _)| name == "SendCommand")
+        .map(|(_, input)| input["Parameters"]["commands"][0].as_str().unwrap().to_owned())
+        .collect();
+    assert!(asked[0].contains("/srv/first") && !asked[0].contains("/srv/newer"), "{asked:?}");
 }
 
 #[tokio::test]
