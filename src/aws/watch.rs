@@ -7,18 +7,20 @@
 //! truth of a shell run, its host is asked (`ask`).
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_sdk_ssm::error::ProvideErrorMetadata;
 use aws_sdk_ssm::types::{CommandFilter, CommandFilterKey, CommandInvocation, CommandPlugin};
 use futures_util::stream::{self, StreamExt};
+use tokio::sync::mpsc;
 
 use super::client::Ssm;
 use super::fault::Fault;
 use super::status::{self, Standing};
 use crate::lifecycle::{Final, Ran, StepRan};
-use crate::plan::{Plan, ReadOutput, RemediationId, Work, read_output};
+use crate::plan::{Plan, ReadOutput, RemediationId, Step, Work, read_output};
 use crate::text::redact;
 use crate::time::Timestamp;
 
@@ -26,6 +28,8 @@ use crate::time::Timestamp;
 const FEW: usize = 5;
 /// Of many, so many that the listing does not show are asked for in one look.
 const UNLISTED: usize = 10;
+/// The listing is read at most so often twice as far as in the first look: some fifty pages for a few runs.
+const DEEPEST: u32 = 3;
 /// Calls at a time; SSM's limits per second are not published.
 const AT_A_TIME: usize = 4;
 /// Characters of `CommandPlugin.Output` (API model); as long, it may have been longer.
@@ -71,7 +75,9 @@ pub struct Watched {
     pub copies: u32,
     /// The host is to be asked, whatever SSM says or does not say.
     pub asking: bool,
-    pub plan: Plan,
+    /// Those of a shell rule, by which its output is read; all its runs may share them. `None`: it runs a
+    /// document.
+    pub steps: Option<Arc<[Step]>>,
 }
 
 /// How a run stands.
@@ -96,10 +102,15 @@ pub enum Seen {
 }
 
 /// One look at many runs.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sight {
-    /// In the order of the runs.
-    pub seen: Vec<(RemediationId, Seen)>,
+    pub looked: usize,
+    /// How many of them have ended.
+    pub over: usize,
+    /// Those that had no turn: the listing was not read as far as them, and others were asked for.
+    pub passed_over: Vec<RemediationId>,
+    /// Pages of the listing that were read.
+    pub pages: usize,
     /// SSM asks for fewer calls.
     pub throttled: bool,
 }
@@ -109,19 +120,38 @@ pub struct Sight {
 pub struct Pace {
     /// Looks that were throttled, about in a row; it falls faster than it grows.
     throttled: u32,
+    depth: u32,
 }
 
 impl Pace {
-    /// How long the next look waits at least, after one that ended `over` of `looked` runs. While runs
-    /// end one after the other it does not wait; a listing that shows little new is not read so often.
+    /// How long the next look waits at least. While runs end one after the other it does not wait; a
+    /// listing that shows little new is not read so often.
     pub fn after(&mut self, ssm: &Ssm, sight: &Sight) -> Duration {
         self.throttled = if sight.throttled { self.throttled.saturating_add(1) } else { self.throttled / 2 };
-        let looked = sight.seen.len();
-        let over = sight.seen.iter().filter(|(_, seen)| matches!(seen, Seen::Ended(_))).count();
-        let pages = u32::try_from(looked / 50).unwrap_or(u32::MAX);
-        let apart = if over * 2 >= looked { Duration::ZERO } else { (APART * pages).min(APART_AT_MOST) };
+        // What this look did not get at stands further down, where the next one looks.
+        self.depth = match sight.passed_over.is_empty() {
+            true => 0,
+            false => (self.depth + u32::from(!sight.throttled)).min(DEEPEST),
+        };
+        let pages = u32::try_from((sight.looked / 50).max(sight.pages)).unwrap_or(u32::MAX);
+        let apart =
+            if sight.over * 2 >= sight.looked { Duration::ZERO } else { (APART * pages).min(APART_AT_MOST) };
         ssm.rest(self.throttled).max(apart)
     }
+
+    /// How deep the next look reads the listing.
+    pub fn depth(&self) -> u32 {
+        self.depth
+    }
+}
+
+/// What was read of the listing.
+#[derive(Default)]
+struct Listing {
+    pages: usize,
+    /// It was read to its end: what it does not show is not shown yet.
+    whole: bool,
+    fault: Option<Fault>,
 }
 
 impl From<Fault> for Seen {
@@ -131,123 +161,180 @@ impl From<Fault> for Seen {
     }
 }
 
-impl Ssm {
-    /// How each of `running` stands. `now` ends a run that SSM gives no time for.
-    pub async fn observe(&self, running: &[Watched], now: Timestamp) -> Sight {
-        let commands: Vec<&Watched> = running.iter().filter(|run| key(run).is_some()).collect();
-        let throttled = AtomicBool::new(false);
-        let mut listed = HashMap::new();
-        let mut unlisted = usize::MAX;
-        if commands.len() > FEW {
-            let (found, fault) = self.list(&commands).await;
-            listed = found;
-            unlisted = UNLISTED;
-            match fault {
-                Some(Fault::Throttled { .. }) => throttled.store(true, Ordering::Relaxed),
-                Some(fault) => tracing::warn!("commands could not be listed: {}", fault.why()),
-                None => {}
-            }
-        }
-        let mut order: Vec<usize> = (0..running.len()).collect();
-        // Which of the unlisted are asked for is drawn, so that each has its turn.
-        fastrand::shuffle(&mut order);
-        let mut looks = Vec::with_capacity(running.len());
-        for at in order {
-            let Some(run) = running.get(at) else { continue };
-            let invocation = key(run).and_then(|key| listed.remove(&key));
-            let alone = key(run).is_some() && invocation.is_none();
-            let skipped = alone && unlisted == 0;
-            if alone {
-                unlisted = unlisted.saturating_sub(1);
-            }
-            let throttled = &throttled;
-            looks.push(async move {
-                if skipped {
-                    return (at, Seen::NotYet);
-                }
-                if throttled.load(Ordering::Relaxed) && invocation.is_none() {
-                    return (at, Fault::Throttled { retry_after: Duration::ZERO }.into());
-                }
-                let seen = match (run.kind, &run.command_id) {
-                    (Kind::Automation, Some(id)) => self.see_automation(run, id, now).await,
-                    (Kind::Command, Some(_)) => self.see_command(run, invocation, throttled, now).await,
-                    (Kind::Command, None) => self.ask(run, None).await,
-                    (Kind::Automation, None) => Ok(Seen::NotYet),
-                };
-                if matches!(seen, Err(Fault::Throttled { .. })) {
-                    throttled.store(true, Ordering::Relaxed);
-                }
-                (at, seen.unwrap_or_else(Seen::from))
-            });
-        }
-        let mut seen: Vec<(usize, Seen)> = stream::iter(looks).buffered(AT_A_TIME).collect().await;
-        seen.sort_by_key(|(at, _)| *at);
-        let named = |(at, seen): (usize, Seen)| Some((running.get(at)?.run.clone(), seen));
-        Sight { seen: seen.into_iter().filter_map(named).collect(), throttled: throttled.into_inner() }
+/// One look under way: what was seen is told at once, so that of thousands of runs no more is in memory
+/// than one page shows.
+struct Look {
+    now: Timestamp,
+    told: mpsc::Sender<(RemediationId, Seen)>,
+    throttled: AtomicBool,
+    over: AtomicUsize,
+}
+
+impl Look {
+    fn is_throttled(&self) -> bool {
+        self.throttled.load(Ordering::Relaxed)
     }
 
-    /// The invocations of many commands, out of the listing, as far as it could be read. It ends after
-    /// a few times the pages that heal's own commands fill: in a busy account they may be few among others'.
-    async fn list(&self, runs: &[&Watched]) -> (HashMap<(String, String), CommandInvocation>, Option<Fault>) {
-        let since = runs.iter().map(|run| run.first_sent_at).min().unwrap_or_default().minus(CLOCKS);
-        let mut found = HashMap::new();
+    async fn tell(&self, run: &Watched, seen: Result<Seen, Fault>) {
+        if matches!(seen, Err(Fault::Throttled { .. })) {
+            self.throttled.store(true, Ordering::Relaxed);
+        }
+        let seen = seen.unwrap_or_else(Seen::from);
+        match seen {
+            Seen::NotYet => return,
+            Seen::Ended(_) => drop(self.over.fetch_add(1, Ordering::Relaxed)),
+            _ => {}
+        }
+        // Who went away sees it at the next look.
+        drop(self.told.send((run.run.clone(), seen)).await);
+    }
+}
+
+impl Ssm {
+    /// How `running` stand, told one by one; of which nothing is told it is [`Seen::NotYet`]. `now` ends a
+    /// run that SSM gives no time for. `depth` ([`Pace::depth`]): the listing is read twice as far for each,
+    /// as what is looked for stands below others' commands.
+    pub async fn observe(
+        &self,
+        running: &[Arc<Watched>],
+        depth: u32,
+        now: Timestamp,
+        told: mpsc::Sender<(RemediationId, Seen)>,
+    ) -> Sight {
+        let look = Look { now, told, throttled: AtomicBool::new(false), over: AtomicUsize::new(0) };
+        let mut unlisted: HashMap<&str, &Watched> =
+            running.iter().filter_map(|run| Some((command(run)?, &**run))).collect();
+        let (mut asked, mut listing) = (usize::MAX, Listing::default());
+        if unlisted.len() > FEW {
+            asked = UNLISTED;
+            listing = self.list(&look, depth, &mut unlisted).await;
+        }
+        // Which of the unlisted are asked for is drawn, so that each has its turn.
+        let mut unlisted: Vec<&Watched> = unlisted.into_values().collect();
+        fastrand::shuffle(&mut unlisted);
+        let passed_over = unlisted.split_off(unlisted.len().min(asked));
+        match &listing.fault {
+            Some(Fault::Throttled { .. }) => look.throttled.store(true, Ordering::Relaxed),
+            Some(fault) => tracing::warn!("commands could not be listed: {}", fault.why()),
+            None => {}
+        }
+        let others = running.iter().map(|run| &**run).filter(|run| command(run).is_none());
+        stream::iter(unlisted.into_iter().chain(others))
+            .for_each_concurrent(AT_A_TIME, |run| self.see(&look, run))
+            .await;
+        if let Some(fault) = &listing.fault {
+            // Nobody could see them, so no deadline of theirs may pass for that.
+            for run in &passed_over {
+                look.tell(run, Err(fault.clone())).await;
+            }
+        }
+        let passed_over = match listing.whole {
+            true => Vec::new(),
+            false => passed_over.into_iter().map(|run| run.run.clone()).collect(),
+        };
+        Sight {
+            looked: running.len(),
+            over: look.over.into_inner(),
+            passed_over,
+            pages: listing.pages,
+            throttled: look.throttled.into_inner(),
+        }
+    }
+
+    /// Sees many commands by the listing, as far as it can be read, and leaves those that it did not show.
+    /// It ends after a few times the pages that heal's own commands fill: in a busy account they may be
+    /// few among others'.
+    async fn list(&self, look: &Look, depth: u32, unlisted: &mut HashMap<&str, &Watched>) -> Listing {
+        let since = unlisted.values().map(|run| run.first_sent_at).min().unwrap_or_default().minus(CLOCKS);
+        let mut listing = Listing::default();
         let after =
             match CommandFilter::builder().key(CommandFilterKey::InvokedAfter).value(since.rfc3339()).build()
             {
                 Ok(after) => after,
-                Err(error) => return (found, Some(Fault::Refused { why: error.to_string() })),
+                Err(error) => {
+                    listing.fault = Some(Fault::Refused { why: error.to_string() });
+                    return listing;
+                }
             };
-        let mut missing: std::collections::HashSet<_> = runs.iter().filter_map(|run| key(run)).collect();
         let call = self.sends.list_command_invocations().filters(after).details(true);
         let mut pages = call.into_paginator().page_size(50).send();
-        for _ in 0..runs.len().div_ceil(50) * 3 + 2 {
-            let Some(page) = pages.next().await else { break };
-            let page = match page {
-                Ok(page) => page,
-                Err(error) => return (found, Some(Fault::of(&error))),
+        for _ in 0..(unlisted.len().div_ceil(50) * 3 + 2) << depth.min(DEEPEST) {
+            let page = match pages.next().await {
+                Some(Ok(page)) => page,
+                Some(Err(error)) => {
+                    listing.fault = Some(Fault::of(&error));
+                    break;
+                }
+                None => {
+                    listing.whole = true;
+                    break;
+                }
             };
+            listing.pages += 1;
+            let mut found = Vec::new();
             for invocation in page.command_invocations.unwrap_or_default() {
-                let ids = (invocation.command_id.clone(), invocation.instance_id.clone());
-                if let (Some(command), Some(instance)) = ids
-                    && missing.remove(&(command.clone(), instance.clone()))
+                let Some(id) = invocation.command_id.as_deref() else { continue };
+                let on = |run: &&Watched| invocation.instance_id.as_ref() == Some(&run.instance_id);
+                if unlisted.get(id).is_some_and(on)
+                    && let Some(run) = unlisted.remove(id)
                 {
-                    found.insert((command, instance), invocation);
+                    found.push((run, invocation));
                 }
             }
-            if missing.is_empty() {
+            stream::iter(found)
+                .for_each_concurrent(AT_A_TIME, |(run, invocation)| self.see_listed(look, run, invocation))
+                .await;
+            if unlisted.is_empty() || look.is_throttled() {
                 break;
             }
         }
-        (found, None)
+        listing
     }
 
-    async fn see_command(
+    async fn see_listed(&self, look: &Look, run: &Watched, listed: CommandInvocation) {
+        let seen = self.see_invocation(run, listed, look).await;
+        look.tell(run, seen).await;
+    }
+
+    /// Sees one run by calls of its own.
+    async fn see(&self, look: &Look, run: &Watched) {
+        if look.is_throttled() {
+            return look.tell(run, Err(Fault::Throttled { retry_after: Duration::ZERO })).await;
+        }
+        let seen = match (run.kind, &run.command_id) {
+            (Kind::Automation, Some(id)) => self.see_automation(run, id, look.now).await,
+            (Kind::Command, Some(_)) => self.see_command(run, look).await,
+            (Kind::Command, None) => self.ask(run, None).await,
+            (Kind::Automation, None) => Ok(Seen::NotYet),
+        };
+        look.tell(run, seen).await;
+    }
+
+    async fn see_command(&self, run: &Watched, look: &Look) -> Result<Seen, Fault> {
+        match self.invocation(run).await? {
+            Some(invocation) => self.see_invocation(run, invocation, look).await,
+            None => Ok(Seen::NotYet),
+        }
+    }
+
+    async fn see_invocation(
         &self,
         run: &Watched,
-        listed: Option<CommandInvocation>,
-        throttled: &AtomicBool,
-        now: Timestamp,
+        invocation: CommandInvocation,
+        look: &Look,
     ) -> Result<Seen, Fault> {
-        let invocation = match listed {
-            Some(invocation) => invocation,
-            None => match self.invocation(run).await? {
-                Some(invocation) => invocation,
-                None => return Ok(Seen::NotYet),
-            },
-        };
         let word = invocation.status.as_ref().map(|status| status.as_str());
         match status::of_invocation(word, invocation.status_details.as_deref()) {
-            Standing::Waiting | Standing::Working if run.asking => self.ask(run, None).await,
+            // Boxed, as below: of the many that are listed few need a call, and what waits should be small.
+            Standing::Waiting | Standing::Working if run.asking => Box::pin(self.ask(run, None)).await,
             Standing::Waiting => Ok(Seen::NotYet),
             Standing::Working => Ok(Seen::Progress(Vec::new())),
             // What it printed is fetched when SSM has time for it.
-            Standing::Over(_) if throttled.load(Ordering::Relaxed) => {
-                Err(Fault::Throttled { retry_after: Duration::ZERO })
-            }
+            Standing::Over(_) if look.is_throttled() => Err(Fault::Throttled { retry_after: Duration::ZERO }),
             Standing::Over(ended_as) => {
-                let (ran, told) = self.ran(run, ended_as, invocation, now).await?;
+                let (ran, told) = self.ran(run, ended_as, invocation, look.now).await?;
                 if is_doubtful(run, &ran, told) {
-                    return self.ask(run, Some(ran)).await;
+                    return Box::pin(self.ask(run, Some(ran))).await;
                 }
                 Ok(Seen::Ended(ran))
             }
@@ -304,7 +391,7 @@ impl Ssm {
         for plugin in &plugins {
             let printed = self.printed(run, plugin, several).await?;
             ran.output_cut |= printed.cut;
-            if matches!(run.plan.work, Work::Shell { .. }) {
+            if run.steps.is_some() {
                 let read = printed.read;
                 told |= read.end.is_some();
                 ran.output_cut |= !read.complete && !read.steps.is_empty();
@@ -343,7 +430,7 @@ impl Ssm {
     ) -> Result<Printed, Fault> {
         let listed = plugin.output.as_deref().unwrap_or_default();
         let (stdout, stderr) = split_error(listed);
-        let read = read_output(&run.plan, stdout);
+        let read = read_output(run.steps.as_deref(), stdout);
         let whole = listed.chars().count() < PLUGIN_OUTPUT;
         if whole && read.complete && !listed.is_empty() {
             return Ok(Printed { read, stderr: stderr.to_owned(), cut: false });
@@ -356,12 +443,12 @@ impl Ssm {
         if several {
             call = call.set_plugin_name(plugin.name.clone());
         }
-        match call.send().await {
+        match Box::pin(call.send()).await {
             Ok(answer) => {
                 let stdout = answer.standard_output_content.unwrap_or_default();
                 let stderr = answer.standard_error_content.unwrap_or_default();
                 let cut = stdout.chars().count() >= crate::plan::STDOUT_KEPT;
-                Ok(Printed { read: read_output(&run.plan, &stdout), stderr, cut })
+                Ok(Printed { read: read_output(run.steps.as_deref(), &stdout), stderr, cut })
             }
             Err(error) => match Fault::of(&error) {
                 // The run ended all the same; without this permission the head of its output has to do.
@@ -427,15 +514,14 @@ pub(super) struct Printed {
     cut: bool,
 }
 
-/// By what the listing names a command that SSM has taken.
-fn key(run: &Watched) -> Option<(String, String)> {
-    let command_id = run.command_id.clone().filter(|_| run.kind == Kind::Command)?;
-    Some((command_id, run.instance_id.clone()))
+/// The id of a command that SSM has taken.
+fn command(run: &Watched) -> Option<&str> {
+    run.command_id.as_deref().filter(|_| run.kind == Kind::Command)
 }
 
 /// Whether the host knows better than SSM what became of a shell run.
 fn is_doubtful(run: &Watched, ran: &Ran, told: bool) -> bool {
-    if !matches!(run.plan.work, Work::Shell { .. }) {
+    if run.steps.is_none() {
         return false;
     }
     match ran.ended_as {

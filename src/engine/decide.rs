@@ -182,9 +182,12 @@ pub(super) fn apply(
         Ok(Some(found)) => found,
         Ok(None) => return Ok(Err(Refused::Over { outcome: None })),
         Err(store::Error::Corrupt { what, why }) => {
-            // One row that cannot be read must not stop the others.
+            // One row that cannot be read must not stop the others; but who has claimed it may be able to read it.
+            if !tx.set_aside(id)? {
+                tracing::warn!(remediation = %id, why, "a stored {what} cannot be read; {id} is left to the replica that has it");
+                return Ok(Err(Refused::Over { outcome: None }));
+            }
             tracing::error!(remediation = %id, why, "a stored {what} cannot be read; {id} is set aside");
-            tx.set_aside(id)?;
             tx.record(&Record {
                 at: ground.now,
                 remediation: Some(id),

@@ -7,6 +7,7 @@
 //! the others only the key is kept, and they are begun in their order as room comes. Kinds and channels
 //! do not wait for each other, as they have their own limits in Slack.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,10 +18,15 @@ use super::Engine;
 use crate::lifecycle::{Effect, RemediationId};
 use crate::store::{self, Needs, Owed};
 
-type Key = (RemediationId, Effect, i64);
+/// A remediation's id, one text for all places where it stands here.
+type Id = Arc<str>;
+type Key = (Id, Effect, i64);
 
 /// Begun when this many places are free at least, or all that wait can have one.
 const WORTH_A_LOOK: usize = 64;
+
+/// Maps that have grown beyond this are let go when they are empty.
+const LARGE: usize = 1024;
 
 /// So many of a lane are read from the store at a time.
 const AT_A_LOOK: usize = 128;
@@ -57,10 +63,18 @@ impl Kind {
     }
 }
 
-/// An effect that waits for room.
+/// An effect that was taken in its turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Parked {
+struct Taken {
     owed: Owed,
+    again: bool,
+}
+
+/// What is kept of an effect that waits for room, beside its key.
+#[derive(Clone, Copy, Debug)]
+struct Parked {
+    generation: i64,
+    claimed_by: i64,
     again: bool,
 }
 
@@ -69,7 +83,7 @@ struct Parked {
 struct Lane {
     kind: Kind,
     begun: usize,
-    waiting: VecDeque<(RemediationId, Effect)>,
+    waiting: VecDeque<(Id, Effect)>,
 }
 
 impl Lane {
@@ -86,7 +100,7 @@ impl Lane {
 struct Effects {
     /// All that is in hand; what is begun in a lane with its place in `lanes`.
     held: HashMap<Key, Option<usize>>,
-    parked: HashMap<(RemediationId, Effect), Parked>,
+    parked: HashMap<(Id, Effect), Parked>,
     lanes: Vec<Lane>,
     by_name: HashMap<(String, Kind), usize>,
 }
@@ -99,7 +113,7 @@ pub(super) struct InHand {
 }
 
 fn key(owed: &Owed) -> Key {
-    (owed.remediation.clone(), owed.effect, owed.generation)
+    (owed.remediation.0.as_str().into(), owed.effect, owed.generation)
 }
 
 impl Effects {
@@ -111,9 +125,17 @@ impl Effects {
         })
     }
 
-    fn take_place(&mut self, owed: &Owed, lane: usize) {
-        self.held.insert(key(owed), Some(lane));
+    fn take_place(&mut self, key: Key, lane: usize) {
+        self.held.insert(key, Some(lane));
         self.lanes[lane].begun += 1;
+    }
+
+    /// After a storm its room is given back.
+    fn rest(&mut self) {
+        if self.held.is_empty() && self.held.capacity() > LARGE {
+            (self.held, self.parked) = Default::default();
+            self.lanes.iter_mut().for_each(|lane| lane.waiting = VecDeque::new());
+        }
     }
 }
 
@@ -124,12 +146,13 @@ impl InHand {
 
     /// Whether nobody has it in hand; from now on somebody has.
     pub(super) fn begin(&self, owed: &Owed) -> bool {
-        let mut effects = self.lock();
-        let new = !effects.held.contains_key(&key(owed));
-        if new {
-            effects.held.insert(key(owed), None);
+        match self.lock().held.entry(key(owed)) {
+            Entry::Vacant(new) => {
+                new.insert(None);
+                true
+            }
+            Entry::Occupied(_) => false,
         }
-        new
     }
 
     /// Whether there is room to carry out now what is in hand; else it is kept for later, and
@@ -137,23 +160,28 @@ impl InHand {
     pub(super) fn has_room(&self, owed: &Owed, channel: &str, again: bool) -> bool {
         let Some(kind) = Kind::of(owed.effect) else { return true };
         let mut effects = self.lock();
-        let place = (owed.remediation.clone(), owed.effect);
+        let (id, effect, generation) = match effects.held.get_key_value(&key(owed)) {
+            Some((held, _)) => held.clone(),
+            None => key(owed),
+        };
+        let place = (Arc::clone(&id), effect);
         if let Some(parked) = effects.parked.get_mut(&place) {
             // One of the two is enough, the newer in the place of the first.
-            let mut over = owed.clone();
-            if over.generation > parked.owed.generation {
-                std::mem::swap(&mut over, &mut parked.owed);
-            }
+            let over = generation.min(parked.generation);
+            (parked.generation, parked.claimed_by) = match generation > parked.generation {
+                true => (generation, owed.claimed_by),
+                false => (parked.generation, parked.claimed_by),
+            };
             parked.again |= again;
-            effects.held.remove(&key(&over));
+            effects.held.remove(&(id, effect, over));
             return false;
         }
         let lane = effects.lane(channel, kind);
         if effects.lanes[lane].waiting.is_empty() && effects.lanes[lane].free() > 0 {
-            effects.take_place(owed, lane);
+            effects.take_place((id, effect, generation), lane);
             return true;
         }
-        effects.parked.insert(place.clone(), Parked { owed: owed.clone(), again });
+        effects.parked.insert(place.clone(), Parked { generation, claimed_by: owed.claimed_by, again });
         effects.lanes[lane].waiting.push_back(place);
         false
     }
@@ -162,7 +190,9 @@ impl InHand {
     /// look into the outbox would find it and begin it again.
     pub(super) fn end(&self, owed: &Owed) {
         let mut effects = self.lock();
-        let Some(Some(lane)) = effects.held.remove(&key(owed)) else { return };
+        let place = effects.held.remove(&key(owed));
+        effects.rest();
+        let Some(Some(lane)) = place else { return };
         let lane = &mut effects.lanes[lane];
         lane.begun = lane.begun.saturating_sub(1);
         if lane.is_worth_a_look() {
@@ -183,7 +213,7 @@ impl InHand {
     }
 
     /// Awaits room, and takes what there is room for, the oldest of each kind and channel first.
-    async fn next(&self) -> Vec<Parked> {
+    async fn next(&self) -> Vec<Taken> {
         loop {
             let next = self.take();
             if !next.is_empty() {
@@ -193,7 +223,7 @@ impl InHand {
         }
     }
 
-    fn take(&self) -> Vec<Parked> {
+    fn take(&self) -> Vec<Taken> {
         let mut effects = self.lock();
         let mut taken = Vec::new();
         for lane in 0..effects.lanes.len() {
@@ -204,10 +234,11 @@ impl InHand {
             let count = free.min(effects.lanes[lane].waiting.len());
             let places: Vec<_> = effects.lanes[lane].waiting.drain(..count).collect();
             for place in places {
-                if let Some(parked) = effects.parked.remove(&place) {
-                    effects.take_place(&parked.owed, lane);
-                    taken.push(parked);
-                }
+                let Some(parked) = effects.parked.remove(&place) else { continue };
+                let ((id, effect), Parked { generation, claimed_by, again }) = (place, parked);
+                let remediation = RemediationId((*id).to_owned());
+                effects.take_place((id, effect, generation), lane);
+                taken.push(Taken { owed: Owed { remediation, effect, generation, claimed_by }, again });
             }
         }
         taken
@@ -249,7 +280,7 @@ impl Engine {
                 });
                 match read.await {
                     Ok(found) => break found,
-                    Err(store::Error::Stopped | store::Error::Fenced) => return std::future::pending().await,
+                    Err(error) if error.is_final() => return std::future::pending().await,
                     Err(error) => self.store_failed("reading what is owed", &error),
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -279,8 +310,8 @@ mod tests {
         hand.begin(owed) && hand.has_room(owed, "C1", false)
     }
 
-    fn ids(parked: &[Parked]) -> Vec<String> {
-        parked.iter().map(|parked| parked.owed.remediation.0.clone()).collect()
+    fn ids(taken: &[Taken]) -> Vec<String> {
+        taken.iter().map(|taken| taken.owed.remediation.0.clone()).collect()
     }
 
     #[test]
@@ -318,6 +349,24 @@ mod tests {
     }
 
     #[test]
+    fn a_storm_that_is_over_takes_no_room() {
+        let hand = InHand::default();
+        let all: Vec<Owed> = (0..5000).map(|number| owed(number, Effect::React, 1)).collect();
+        let begun = all.iter().filter(|owed| comes(&hand, owed)).count();
+        assert_eq!(begun, Kind::Reactions.room());
+        all[..begun].iter().for_each(|owed| hand.end(owed));
+        let mut late = Vec::new();
+        while let taken @ [_, ..] = hand.take().as_slice() {
+            late.extend(ids(taken));
+            taken.iter().for_each(|taken| hand.end(&taken.owed));
+        }
+        assert_eq!(late.len(), all.len() - begun);
+        let effects = hand.lock();
+        let waiting = effects.lanes.iter().map(|lane| lane.waiting.capacity());
+        assert_eq!((effects.held.capacity(), effects.parked.capacity(), waiting.sum()), (0, 0, 0));
+    }
+
+    #[test]
     fn kinds_and_channels_do_not_wait_for_each_other_and_servers_for_nothing() {
         let hand = InHand::default();
         for number in 0..=Kind::Declarations.room() {
@@ -347,7 +396,7 @@ mod tests {
         }
         hand.end(&all[0]);
         let taken = hand.take();
-        assert_eq!(taken, [Parked { owed: owed(7, Effect::UpdateDeclaration, 4), again: false }]);
+        assert_eq!(taken, [Taken { owed: owed(7, Effect::UpdateDeclaration, 4), again: false }]);
         hand.end(&all[7]);
         hand.end(&taken[0].owed);
         assert_eq!(hand.lock().held.len(), room - 2, "nothing is left of the others");

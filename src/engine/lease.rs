@@ -1,5 +1,5 @@
-//! This process among its replicas: it shows that it lives, takes over from those that do not, and
-//! performs what others have decided for what it has claimed.
+//! This process among its replicas: it shows that it lives, and sees which of the others do not. What
+//! follows for its work is in [`super::owed`].
 //!
 //! No clock is compared with another's: who is silent is known by a beat that this process saw
 //! unchanged, over a time in which it saw the database. A replica that was taken for dead and is not
@@ -11,15 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch as channel;
 
-use super::{Engine, resume};
-use crate::lifecycle::Remediation;
+use super::Engine;
 use crate::slack::Limited;
-use crate::store::{self, Beat, Limit, Notice, Owed, Tx};
-use crate::time::Timestamp;
-
-/// Between two looks, however often others call: each look costs all replicas a turn at the database.
-const REST: Duration = Duration::from_millis(20);
+use crate::store::{self, Beat, Limit};
 
 /// How replicas tell that one of them is gone. All replicas on one database have to have the same: nobody
 /// may take over while the one before still holds its lease. Only tests have other times than the default.
@@ -111,81 +107,60 @@ impl Others {
     }
 }
 
-/// What a look is for.
-enum Look {
-    /// Shows that this process lives, takes those that are silent off the list, claims what nobody has,
-    /// and finds all that is owed here.
-    Beat { silent: Vec<Beat> },
-    /// Another replica called: what is owed here since this generation. Whatever else it misses the next
-    /// beat finds.
-    Call { since: i64 },
-}
-
-/// What a look found.
-#[derive(Default)]
-struct Found {
-    all: Vec<Beat>,
-    /// Effects that other replicas owed here, and those of replicas that are gone.
-    fresh: Vec<(Owed, Option<Remediation>)>,
-    taken_over: Vec<(Owed, Option<Remediation>)>,
-    notices: Vec<(Notice, bool)>,
-    /// Open remediations of replicas that are gone.
-    claimed: Vec<Remediation>,
-    buried: usize,
-    due_at: Option<Timestamp>,
-    limits: Vec<Limit>,
-    /// The newest generation that was seen.
-    newest: i64,
+/// The end of a process from which others have taken over, with what to do.
+pub(super) fn taken_over(error: &store::Error) -> anyhow::Error {
+    let hint = match error {
+        store::Error::Outdated { .. } => "upgrade this one; the newer ones go on with its work",
+        _ => "start this process again; it goes on under a new number",
+    };
+    anyhow::anyhow!("{error}\nhint: {hint}")
 }
 
 impl Engine {
-    /// Lives among replicas, for ever; an error when another one took over from this.
+    /// Lives among replicas, for ever; an error when another one, or a newer heal, took over from this.
     pub(super) async fn keep_lease(&self) -> store::Error {
         if !self.store().is_shared() {
             return std::future::pending().await;
         }
+        let (tell, heard) = channel::channel(Vec::new());
+        tokio::select! {
+            error = self.keep_beating(&tell) => error,
+            error = self.keep_looking(heard) => error,
+        }
+    }
+
+    /// Shows that this process lives, and tells after each beat who is silent. In transactions of its own:
+    /// whatever is wrong with the work that is found, the lease does not run out by it.
+    async fn keep_beating(&self, tell: &channel::Sender<Vec<Beat>>) -> store::Error {
         let patience = self.parts().lease.patience;
         let mut others = Others::new(patience);
-        let (mut silent, mut newest) = (Vec::new(), i64::MIN);
-        let mut next = Instant::now();
         loop {
             let began = Instant::now();
-            let beats = began >= next;
-            let look = match beats {
-                true => Look::Beat { silent: std::mem::take(&mut silent) },
-                false => Look::Call { since: newest },
-            };
-            if beats {
-                next = began + patience.beat;
-            }
-            match self.look_around(look).await {
-                Ok(found) => {
-                    newest = newest.max(found.newest);
-                    if beats {
-                        self.parts().lease.renew(began);
-                        silent = others.look(self.store().number(), &found.all, Instant::now());
-                    }
-                    self.take_in_hand(found);
-                    if !silent.is_empty() {
-                        next = began;
-                        continue;
-                    }
+            match self.store().transact_next(|tx| tx.beat()).await {
+                Ok(all) => {
+                    self.parts().lease.renew(began);
+                    tell.send_replace(others.look(self.store().number(), &all, Instant::now()));
                 }
-                Err(fenced @ store::Error::Fenced) => return fenced,
-                Err(store::Error::Stopped) => return std::future::pending().await,
                 Err(error) => {
-                    self.store_failed("showing that this replica lives", &error);
+                    if let Some(end) = self.cannot("showing that this replica lives", error).await {
+                        return end;
+                    }
                     // Nobody could be heard meanwhile, so nobody was silent.
                     others = Others::new(patience);
                 }
             }
-            let called = async {
-                tokio::time::sleep(REST).await;
-                self.store().called().await;
-            };
-            tokio::select! {
-                () = tokio::time::sleep_until(next.into()) => {}
-                () = called => {}
+            tokio::time::sleep_until((began + patience.beat).into()).await;
+        }
+    }
+
+    /// Tells of a failure, and hands on what ends this process.
+    pub(super) async fn cannot(&self, doing: &str, error: store::Error) -> Option<store::Error> {
+        match error {
+            store::Error::Stopped => std::future::pending().await,
+            error if error.is_final() => Some(error),
+            error => {
+                self.store_failed(doing, &error);
+                None
             }
         }
     }
@@ -219,116 +194,6 @@ impl Engine {
             None => (limit.lane.as_str(), None),
         };
         self.parts().queue.limit(&Limited { method: method.to_owned(), channel, wait: limit.wait });
-    }
-
-    /// One look. It goes before other transactions: a replica that is busy must not look like one that is gone.
-    async fn look_around(&self, look: Look) -> store::Result<Found> {
-        let (engine, now) = (self.clone(), self.clock().now());
-        let (answers, messages) = resume::moments_of_grace(now);
-        let begun = Arc::new(Mutex::new((Vec::new(), Vec::new())));
-        let beginning = Arc::clone(&begun);
-        let found = self.store().transact_next(move |tx| {
-            let mut newest = i64::MIN;
-            let mut begin = |tx: &mut dyn Tx, since: i64| {
-                let mut all = Vec::new();
-                for owed in tx.owed_since(since)? {
-                    newest = newest.max(owed.generation);
-                    if engine.0.in_hand.begin(&owed) {
-                        beginning.lock().unwrap_or_else(PoisonError::into_inner).0.push(owed.clone());
-                        let remediation = tx.remediation(&owed.remediation)?.map(|(this, _)| this);
-                        all.push((owed, remediation));
-                    }
-                }
-                let mut notices = Vec::new();
-                for notice in tx.owed_notices()? {
-                    if engine.0.in_hand.begin_notice(&notice.id) {
-                        beginning.lock().unwrap_or_else(PoisonError::into_inner).1.push(notice.id.clone());
-                        notices.push(notice);
-                    }
-                }
-                store::Result::Ok((all, notices))
-            };
-            let fresh = |notices: Vec<Notice>| notices.into_iter().map(|notice| (notice, false)).collect();
-            let silent = match look {
-                Look::Beat { silent } => silent,
-                Look::Call { since } => {
-                    let (owed, first) = begin(tx, since)?;
-                    let (due_at, limits, notices) = (tx.next_due_at()?, tx.limits(now)?, fresh(first));
-                    return Ok(Found { fresh: owed, notices, due_at, limits, newest, ..Found::default() });
-                }
-            };
-            let all = tx.beat()?;
-            let mut buried = 0;
-            for beat in silent {
-                buried += usize::from(tx.bury(beat)?);
-            }
-            let (owed, first) = begin(tx, i64::MIN)?;
-            let mut notices: Vec<(Notice, bool)> = fresh(first);
-            let orphans = tx.claim_orphans()?;
-            let mut claimed = Vec::new();
-            for id in &orphans.open {
-                let Some((mut this, _)) = tx.remediation(id)? else { continue };
-                // Nobody may have looked for long, as after the end of all replicas at once.
-                let before = this.state.clone();
-                this.state.not_due_before(answers, messages);
-                if this.state != before {
-                    tx.update_remediation(&this)?;
-                }
-                claimed.push(this);
-            }
-            let mut taken_over = Vec::new();
-            if orphans.owed > 0 {
-                let (effects, more) = begin(tx, i64::MIN)?;
-                taken_over = effects;
-                notices.extend(more.into_iter().map(|notice| (notice, true)));
-            }
-            let (due_at, limits) = (tx.next_due_at()?, tx.limits(now)?);
-            Ok(Found { all, fresh: owed, taken_over, notices, claimed, buried, due_at, limits, newest })
-        });
-        let found = found.await;
-        if found.is_err() {
-            let begun = std::mem::take(&mut *begun.lock().unwrap_or_else(PoisonError::into_inner));
-            begun.0.iter().for_each(|owed| self.0.in_hand.end(owed));
-            begun.1.iter().for_each(|id| self.0.in_hand.end_notice(id));
-        }
-        found
-    }
-
-    /// Goes on with what a beat found.
-    fn take_in_hand(&self, found: Found) {
-        if found.buried > 0 || !found.claimed.is_empty() || !found.taken_over.is_empty() {
-            tracing::warn!(
-                open = found.claimed.len(),
-                owed = found.taken_over.len(),
-                "a replica is gone; this one goes on with its {} open remediations and {} owed effects",
-                found.claimed.len(),
-                found.taken_over.len()
-            );
-        }
-        if found.buried > 0 {
-            // What it had heard and not kept is still in the channels.
-            self.delivery_lost();
-        }
-        found.limits.iter().for_each(|limit| self.learn(limit));
-        if let Some(due) = found.due_at {
-            self.alarm().set(due);
-        }
-        for remediation in found.claimed {
-            self.mind(Arc::new(remediation));
-        }
-        for (effects, again) in [(found.fresh, false), (found.taken_over, true)] {
-            for (owed, remediation) in effects {
-                match remediation {
-                    Some(remediation) => self.carry_or_keep(owed, Arc::new(remediation), again),
-                    None => {
-                        tracing::error!(remediation = %owed.remediation, "an effect is owed by nothing that is known")
-                    }
-                }
-            }
-        }
-        for (notice, again) in found.notices {
-            self.announce(notice, again);
-        }
     }
 }
 

@@ -15,6 +15,7 @@ mod lease;
 pub mod metrics;
 mod missed;
 mod notices;
+mod owed;
 mod people;
 mod perform;
 mod react;
@@ -81,12 +82,16 @@ struct Inner {
     newest: perform::Newest,
     in_hand: in_hand::InHand,
     later: later::Later,
-    /// Sendings begin as these allow.
+    /// Sendings are read as these allow …
+    at_hand: tokio::sync::Semaphore,
+    /// … and begin as these do.
     turns: tokio::sync::Semaphore,
     /// Deliveries are taken as these allow.
     places: Arc<tokio::sync::Semaphore>,
     /// Read-held by sendings under way, so that a stop can wait for them.
     sending: tokio::sync::RwLock<()>,
+    /// The store failed; see [`Engine::keep_minding`].
+    in_doubt: tokio::sync::Notify,
     started_at: crate::time::Timestamp,
 }
 
@@ -106,9 +111,11 @@ impl Engine {
             newest: perform::Newest::default(),
             in_hand: in_hand::InHand::default(),
             later: later::Later::default(),
-            turns: tokio::sync::Semaphore::new(perform::SENT_AT_ONCE),
+            at_hand: tokio::sync::Semaphore::new(send::AT_HAND),
+            turns: tokio::sync::Semaphore::new(send::SENT_AT_ONCE),
             places: Arc::new(tokio::sync::Semaphore::new(receive::TAKEN_AT_ONCE)),
             sending: tokio::sync::RwLock::new(()),
+            in_doubt: tokio::sync::Notify::new(),
             started_at,
         }))
     }
@@ -151,6 +158,7 @@ impl Engine {
                 tokio::select! {
                     fenced = engine.keep_lease() => fenced,
                     () = engine.keep_limits() => std::future::pending().await,
+                    () = engine.keep_minding() => std::future::pending().await,
                 }
             }
         });
@@ -165,7 +173,7 @@ impl Engine {
                     None => break Ok(()),
                 },
                 ended = &mut time => break Err(anyhow::anyhow!("the timers ended: {ended:?}")),
-                Ok(fenced) = &mut lease => break Err(anyhow::anyhow!("{fenced}\nhint: start this process again; it goes on under a new number")),
+                Ok(taken) = &mut lease => break Err(lease::taken_over(&taken)),
                 ended = &mut begin => break Err(anyhow::anyhow!("the look for room ended: {ended:?}")),
                 ended = &mut watch => break Err(anyhow::anyhow!("the watching of SSM ended: {ended:?}")),
                 ended = &mut trim => break Err(anyhow::anyhow!("the trimming of the store ended: {ended:?}")),
@@ -256,6 +264,7 @@ impl Engine {
             return;
         }
         self.metrics().store_errors.inc();
+        self.0.in_doubt.notify_one();
         tracing::error!(%error, "{doing} failed in the store");
     }
 

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::SemaphorePermit;
 
 use super::Engine;
 use super::decide::{Decided, Ground, apply, plan_for};
@@ -18,11 +17,6 @@ use crate::rule::Stage;
 use crate::slack::send::{Call, Done, Job, Priority};
 use crate::slack::{Metadata, Post, Text, Upload};
 use crate::store::{self, Needs, Owed, Tx};
-
-/// Commands on their way to SSM at a time: more would only be throttled, each with a connection of its own.
-pub(super) const SENT_AT_ONCE: usize = 64;
-/// What got no turn by then is decided anew: its alert may be over meanwhile.
-const TURN: Duration = Duration::from_secs(5);
 
 /// "Sent" and "running" wait so long for what comes next where nobody pressed anything, as reactions do:
 /// Slack takes some fifty updates a minute, and what is over by then is one.
@@ -123,13 +117,9 @@ impl Engine {
                 }
             },
             Effect::SayWhyNot => self.say_why_not(owed, &remediation, again),
-            Effect::Send => drop(tokio::spawn(async move {
-                match engine.turn(again || !remediation.sent_again.is_empty()).await {
-                    Some(turn) => Box::pin(engine.send(owed, &remediation, again, turn)).await,
-                    // Nothing left this machine; the gates look again before the next try.
-                    None => engine.settle_with(owed, Input::SendThrottled { retry_after: TURN }).await,
-                }
-            })),
+            Effect::Send => {
+                drop(tokio::spawn(async move { engine.send_in_turn(owed, remediation, again).await }));
+            }
             Effect::Report => {
                 let said = message::report(&remediation, &self.words());
                 let job = self.post(&remediation, "report", said, Priority::Report, again);
@@ -187,14 +177,6 @@ impl Engine {
         };
         let job = Job::new(Call::Post(post), priority).in_order(order(&remediation.id));
         if again { job.maybe_done() } else { job }
-    }
-
-    /// A turn to send; `None` where none came in time. What may have been sent before waits on: whether it
-    /// was has to be found out.
-    async fn turn(&self, maybe_sent: bool) -> Option<SemaphorePermit<'_>> {
-        let turn = self.0.turns.acquire();
-        let turn = if maybe_sent { turn.await } else { tokio::time::timeout(TURN, turn).await.ok()? };
-        turn.ok()
     }
 
     fn update_declaration(&self, owed: Owed, remediation: &Remediation) {
@@ -442,7 +424,7 @@ impl Engine {
         loop {
             match keep().await {
                 Ok(decided) => return self.carry_out(decided),
-                Err(store::Error::Stopped | store::Error::Fenced) => return,
+                Err(error) if error.is_final() => return,
                 Err(error) => self.store_failed(doing, &error),
             }
             tokio::time::sleep(pause).await;

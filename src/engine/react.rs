@@ -111,7 +111,7 @@ impl Engine {
                         now
                     }
                     // The bot is ending; whoever comes after it goes on with it.
-                    Err(store::Error::Stopped | store::Error::Fenced) => Vec::new(),
+                    Err(error) if error.is_final() => Vec::new(),
                     Err(error) => {
                         engine.store_failed("keeping what a reaction shows", &error);
                         now

@@ -5,23 +5,61 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{AcquireError, SemaphorePermit};
+use tokio::time::Instant;
 
 use super::Engine;
 use super::perform::is_sending;
 use crate::aws::{Copy, Sent};
 use crate::lifecycle::{Input, Remediation};
 use crate::plan::Work;
-use crate::store::Owed;
+use crate::store::{self, Needs, Owed};
 use crate::time::Timestamp;
 
+/// Commands on their way to SSM at a time: more would only be throttled, each with a connection of its own.
+pub(super) const SENT_AT_ONCE: usize = 64;
+/// Sendings that wait at hand for their turn: enough that there is always a next one. Of what waits
+/// behind them only the key is kept.
+pub(super) const AT_HAND: usize = 3 * SENT_AT_ONCE;
+/// What got no turn by then is decided anew: its alert may be over meanwhile.
+const TURN: Duration = Duration::from_secs(5);
 /// What SSM or the network refused for now is tried again after this at the latest, where an earlier
 /// copy may be out: the next try is a decision of its own.
 const TRIED_AGAIN: Duration = Duration::from_secs(15);
+/// What was decided longer ago is decided anew: its alert may be over meanwhile, or a pause begun.
+const DECIDED_WITHIN: Duration = Duration::from_secs(15);
 /// After this an Automation that may not have been started is not started.
 const STILL_WANTED: Duration = Duration::from_secs(120);
 
 impl Engine {
+    /// Sends when its turn comes, the first first; what got none in time is decided anew. What may have
+    /// been sent before waits on: whether it was has to be found out.
+    pub(super) async fn send_in_turn(&self, owed: Owed, remediation: Arc<Remediation>, again: bool) {
+        let maybe_sent = again || !remediation.sent_again.is_empty();
+        let by = (!maybe_sent).then(|| Instant::now() + TURN);
+        let too_late = |owed| {
+            // Nothing left this machine; the gates look again before the next try.
+            Box::pin(self.settle_with(owed, Input::SendThrottled { retry_after: TURN }))
+        };
+        let (at_hand, remediation) = match self.0.at_hand.try_acquire() {
+            Ok(at_hand) => (at_hand, remediation),
+            Err(_) => {
+                drop(remediation);
+                let Some(at_hand) = in_time(self.0.at_hand.acquire(), by).await else {
+                    return too_late(owed).await;
+                };
+                let Some(remediation) = Box::pin(self.read_again(&owed)).await else { return };
+                (at_hand, remediation)
+            }
+        };
+        let turn = in_time(self.0.turns.acquire(), by).await;
+        drop(at_hand);
+        match turn {
+            Some(turn) => Box::pin(self.send(owed, &remediation, again, turn)).await,
+            None => too_late(owed).await,
+        }
+    }
+
     /// Gives the plan to SSM. `again`: it may have been given before a restart, so it is only looked up.
     /// `turn` is over when SSM has answered.
     pub(super) async fn send(
@@ -43,6 +81,13 @@ impl Engine {
         self.parts().lease.held().await;
         let ssm = &self.parts().ssm;
         let first_sent_at = remediation.sent_at.unwrap_or(remediation.opened_at);
+        // The lease may have been away for long, as may the whole machine. Nothing left it yet.
+        let first = !again && remediation.sent_again.is_empty();
+        if first && self.clock().now().since(first_sent_at) > DECIDED_WITHIN {
+            tracing::warn!(remediation = %remediation.id, "the sending of {} was decided too long ago; it is decided anew", remediation.id);
+            drop(turn);
+            return self.settle_with(owed, Input::SendThrottled { retry_after: Duration::ZERO }).await;
+        }
         let copy = Copy {
             plan,
             target,
@@ -84,6 +129,31 @@ impl Engine {
         self.settle_with(owed, input).await;
     }
 
+    /// What owes this, as it is now, however long the store is in trouble; `None` where it cannot be known.
+    async fn read_again(&self, owed: &Owed) -> Option<Arc<Remediation>> {
+        loop {
+            let id = owed.remediation.clone();
+            match self
+                .store()
+                .with(Needs::default().remediation(&id))
+                .transact_claimed(move |tx| tx.remediation(&id))
+                .await
+            {
+                Ok(Some((remediation, _))) => return Some(Arc::new(remediation)),
+                Err(store::Error::Stopped | store::Error::Fenced) => return None,
+                Ok(None) => break,
+                Err(store::Error::Corrupt { what, why }) => {
+                    tracing::error!(why, "a stored {what} cannot be read; it is not sent");
+                    break;
+                }
+                Err(error) => self.store_failed("reading what is owed", &error),
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        self.0.in_hand.end(owed);
+        None
+    }
+
     /// An Automation is looked up by starting it again under its token. Where it was never started
     /// that is its start, so it must still be wanted: why it is not, if so.
     async fn no_repeat(&self, remediation: &Remediation, since: Timestamp) -> Option<String> {
@@ -102,5 +172,16 @@ impl Engine {
             Ok(false) => Some(format!("{stopped} the alert resolved or the rule was paused meanwhile")),
             Err(error) => Some(format!("{stopped} the database could not be read: {error}")),
         }
+    }
+}
+
+/// A permit, where it comes in time.
+async fn in_time<'a>(
+    permit: impl Future<Output = Result<SemaphorePermit<'a>, AcquireError>>,
+    by: Option<Instant>,
+) -> Option<SemaphorePermit<'a>> {
+    match by {
+        Some(by) => tokio::time::timeout_at(by, permit).await.ok()?.ok(),
+        None => permit.await.ok(),
     }
 }

@@ -1,6 +1,7 @@
 //! Decisions on a real store: alerts, people and time against a small set of rules, without Slack or AWS.
 
 mod changes;
+mod clocks;
 mod gates;
 mod trim;
 mod turns;
@@ -22,6 +23,15 @@ use crate::store::{Location, NewAlert, Store, Tx};
 use crate::time::Timestamp;
 
 const START: Timestamp = Timestamp::from_secs(1_795_410_000);
+
+/// A remediation that runs, of a rule of one step.
+pub(super) async fn running() -> Remediation {
+    let mut world = World::of(AUTO);
+    let id = world.alerts("NginxDown", "i-1").await;
+    world.takes(&id, posted()).await;
+    world.takes(&id, Input::SendAccepted { command_id: "c-1".into() }).await;
+    world.get(&id).await
+}
 
 /// Rules of stage auto without grace: what is declared may run at once.
 const AUTO: &str = "

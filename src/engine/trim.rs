@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::Engine;
+use super::catch_up::seen;
 use super::metrics::{Metrics, NameLabel};
 use crate::rule::RuleSet;
 use crate::store::{self, Past, Store};
@@ -23,6 +24,8 @@ const LEAST_REST: Duration = Duration::from_millis(50);
 /// What was taken is known for so long. Slack delivers again within a day (its delayed events), and the
 /// history of a channel is read one day back.
 const DELIVERIES: Duration = Duration::from_secs(3 * 86_400);
+/// It is no later than this after the newest message that was heard of, for all that is deleted by its age.
+const SLACKS_CLOCK: Duration = Duration::from_secs(86_400);
 /// Holds when the last round began, for all replicas.
 const NOTE: &str = "trimmed";
 
@@ -49,6 +52,24 @@ impl Old {
     }
 }
 
+/// How late it is at most: a machine's clock may be years ahead, and what it takes for old is gone for all
+/// replicas. Slack stamps what it delivers by its own clock. `None` while nothing was heard.
+pub(super) async fn believed(
+    store: &Store,
+    channels: &[String],
+    now: Timestamp,
+) -> store::Result<Option<Timestamp>> {
+    let names: Vec<String> = channels.iter().map(|channel| seen(channel)).collect();
+    let heard = store.transact(move |tx| {
+        let mut newest = None;
+        for name in &names {
+            newest = newest.max(tx.note(name)?.and_then(|ts| Timestamp::from_slack_ts(&ts)));
+        }
+        Ok(newest)
+    });
+    Ok(heard.await?.map(|newest| now.min(newest.plus(SLACKS_CLOCK))))
+}
+
 impl Engine {
     /// Trims, for ever.
     pub(super) async fn keep_trimmed(&self) {
@@ -56,11 +77,19 @@ impl Engine {
         tokio::time::sleep(FIRST).await;
         loop {
             let now = self.clock().now();
-            let old = Old::at(now, self.config().retention, &self.rules());
-            match round(self.store(), now, old, self.metrics()).await {
-                Ok(0) => {}
-                Ok(rows) => tracing::info!(rows, "{rows} rows older than {} were trimmed", old.before),
-                Err(error) => self.store_failed("trimming what is old", &error),
+            let trimmed = async {
+                let Some(late) = believed(self.store(), &self.parts().channels, now).await? else {
+                    return Ok(());
+                };
+                let old = Old::at(late, self.config().retention, &self.rules());
+                let rows = round(self.store(), now, old, self.metrics()).await?;
+                if rows > 0 {
+                    tracing::info!(rows, "{rows} rows older than {} were trimmed", old.before);
+                }
+                Ok(())
+            };
+            if let Err(error) = trimmed.await {
+                self.store_failed("trimming what is old", &error);
             }
             tokio::time::sleep(EVERY).await;
         }

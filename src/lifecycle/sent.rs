@@ -229,6 +229,11 @@ fn timeout(this: &Remediation) -> Duration {
     this.plan.as_ref().map_or(Duration::ZERO, |plan| plan.timeout)
 }
 
+/// No deadline of a run is further off than this.
+pub(super) fn longest_run(this: &Remediation) -> Duration {
+    (BEGINS_WITHIN + timeout(this) + ASK_MARGIN).max(UNSEEN * 2)
+}
+
 /// How long after the sending an answer is waited for.
 fn answer_within(this: &Remediation) -> Duration {
     timeout(this) + ANSWER_MARGIN

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::sent::{running, sending, settling};
+use super::sent::{longest_run, running, sending, settling};
 use super::{Approval, Effect, Ending, Input, Outcome, Refused, Remediation, State, Step, Trigger};
 use crate::gate::{self, Facts, Reason, Verdict};
 use crate::rule::Stage;
@@ -14,6 +14,9 @@ const RESOLVE_WITHIN: Duration = Duration::from_secs(60);
 pub(super) const SEND_WITHIN: Duration = Duration::from_secs(120);
 /// How often a waiting remediation looks again although nothing woke it.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
+
+/// SSM says "come back later" for less than this.
+const THROTTLED_AT_MOST: Duration = Duration::from_secs(120);
 
 pub(super) type Outcomes = Result<Step, Refused>;
 
@@ -48,6 +51,31 @@ pub fn step(this: &Remediation, input: &Input, facts: &Facts) -> Outcomes {
         State::Running { until, .. } => running(this, *until, input, facts),
         State::Settling { until } => settling(this, *until, input, facts),
         State::Observed { .. } | State::Ended { .. } => over(this, input),
+    }
+}
+
+impl Remediation {
+    /// A deadline further off than any that this state can have was set by a clock that was ahead: it is
+    /// that far off now. Else the rule would be held on its instance until the clock's time comes.
+    pub fn not_due_after_its_term(&mut self, now: Timestamp, max_age: Duration) {
+        let longest_run = longest_run(self);
+        let policy = &self.policy;
+        let (deadline, term) = match &mut self.state {
+            State::Resolving { until } => (until, max_age.max(RESOLVE_WITHIN)),
+            State::Declaring { until } => (until, max_age),
+            State::AwaitingApproval { until } => (until, policy.approve_within),
+            State::Counting { until } => (until, policy.grace),
+            State::Waiting { reason: Reason::Throttled { until }, again_at, .. } => {
+                *until = (*until).min(now.plus(THROTTLED_AT_MOST));
+                (again_at, THROTTLED_AT_MOST)
+            }
+            State::Waiting { again_at, .. } => (again_at, LOOK_AGAIN),
+            State::Sending { until } => (until, SEND_WITHIN),
+            State::Running { until, .. } => (until, longest_run),
+            State::Settling { until } => (until, policy.resolve_within),
+            State::Observed { .. } | State::Ended { .. } => return,
+        };
+        *deadline = (*deadline).min(now.plus(term));
     }
 }
 

@@ -90,7 +90,7 @@ pub enum StepKind {
 }
 
 /// One line of a shell rule, as written in the rule file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Step {
     pub kind: StepKind,
     pub text: String,
@@ -111,6 +111,16 @@ pub struct Plan {
     pub work: Work,
     /// Of the whole run on the host.
     pub timeout: Duration,
+}
+
+impl Plan {
+    /// The steps of a shell rule.
+    pub fn steps(&self) -> Option<&[Step]> {
+        match &self.work {
+            Work::Shell { steps, .. } => Some(steps),
+            Work::Document { .. } | Work::Automation { .. } => None,
+        }
+    }
 }
 
 /// Where and until when a run may begin on the host. No part of the plan: it is not what was

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::script::kind_word;
-use super::{Plan, StepKind, Work};
+use super::{Step, StepKind};
 use crate::text::redact;
 
 /// One step as the script (or the Automation) reported it.
@@ -47,9 +47,10 @@ pub struct ReadOutput {
     pub exit: Option<i32>,
 }
 
-/// Reads the output of a plan's script. Of a document, or of a script that was killed, everything is `rest`.
-pub fn read_output(plan: &Plan, stdout: &str) -> ReadOutput {
-    let Work::Shell { steps: planned, .. } = &plan.work else {
+/// Reads the output of a script of these steps. Of a document (`None`), or of a script that was killed,
+/// everything is `rest`.
+pub fn read_output(planned: Option<&[Step]>, stdout: &str) -> ReadOutput {
+    let Some(planned) = planned else {
         return ReadOutput { rest: redact(stdout), complete: true, ..ReadOutput::default() };
     };
     let mut lines = stdout.split_inclusive('\n');

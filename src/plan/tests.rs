@@ -65,7 +65,7 @@ fn run_script(interpreter: &[&str], plan: &Plan, script: &str, prepare: impl FnO
     let took = began.elapsed();
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    let read = read_output(plan, &stdout);
+    let read = read_output(plan.steps(), &stdout);
     Did { code: output.status.code(), stdout, stderr, read, took }
 }
 
@@ -330,7 +330,7 @@ fn output_that_was_cut_is_read_as_far_as_it_goes() {
     let plan = commands(&["seq 1 1000", "DB_PASSWORD=hunter2; echo DB_PASSWORD=$DB_PASSWORD"]);
     let whole = run_in(&["sh"], &plan, |_| {}).stdout;
     for cut in [0, 5, 30, 60, 100, 2500, whole.len() - 3] {
-        let read = read_output(&plan, &whole[..cut]);
+        let read = read_output(plan.steps(), &whole[..cut]);
         assert!(!read.complete, "{cut}");
         assert_eq!(
             read.steps.len(),
@@ -343,9 +343,9 @@ fn output_that_was_cut_is_read_as_far_as_it_goes() {
             }
         );
     }
-    let read = read_output(&plan, &whole);
+    let read = read_output(plan.steps(), &whole);
     assert_eq!(read.steps[1].output, "DB_PASSWORD=[redacted]\n");
-    assert_eq!(read_output(&plan, "sh: 1: nothing\n").rest, "sh: 1: nothing\n");
+    assert_eq!(read_output(plan.steps(), "sh: 1: nothing\n").rest, "sh: 1: nothing\n");
 }
 
 fn rule(action: crate::rule::Action, env: &[(&str, &str)]) -> crate::rule::Rule {

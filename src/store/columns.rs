@@ -27,7 +27,10 @@ pub(super) fn effect(name: &str) -> Option<Effect> {
     effect
         .inspect_err(|_| {
             TOLD.call_once(|| {
-                tracing::error!(effect = name, "an effect is owed that this heal does not know; it is left to a newer one");
+                tracing::error!(
+                    effect = name,
+                    "an effect is owed that this heal does not know; it is left to a newer one"
+                );
             });
         })
         .ok()

@@ -50,9 +50,19 @@ pub enum Error {
     /// This process was silent for so long that another replica took over what it had claimed.
     #[error("another replica took over what this one had claimed; it was not heard of for too long")]
     Fenced,
+    /// A newer heal has brought the tables up to date while this one was running.
+    #[error("a newer heal has taken over this database (schema {have}, this one knows {known})")]
+    Outdated { have: i64, known: i64 },
     /// The end of the process, as a test wants it.
     #[error("the process was cut off here")]
     Cut,
+}
+
+impl Error {
+    /// The store answers nothing else any more: this process has to end.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Error::Stopped | Error::Fenced | Error::Outdated { .. })
+    }
 }
 
 pub type Result<T> = std::result::Result<T, Error>;

@@ -71,6 +71,9 @@ pub enum Verdict {
     /// As if the process were killed here: what is not durable is gone, nobody is told, and the store
     /// answers [`Error::Stopped`] from now on.
     Die,
+    /// After a commit: who asked is told that it failed, as when its answer is lost and the database stays away
+    /// for too long to be asked whether it counts.
+    Unheard,
 }
 
 type Asking = dyn Fn(Moment) -> Verdict + Send + Sync;
@@ -94,8 +97,12 @@ impl Cut {
     /// [`Error::Cut`] where the process is to die here.
     pub(super) fn at(&self, moment: Moment) -> Result<()> {
         match &self.0 {
-            Some(ask) if ask(moment) == Verdict::Die => Err(Error::Cut),
-            _ => Ok(()),
+            Some(ask) => match (ask(moment), moment) {
+                (Verdict::Die, _) => Err(Error::Cut),
+                (Verdict::Unheard, Moment::After) => Err(Error::Database("the answer was lost".to_owned())),
+                (Verdict::Unheard, Moment::Before) | (Verdict::GoOn, _) => Ok(()),
+            },
+            None => Ok(()),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The store by its contract, the same list on every database, and by what can go wrong with a file.
 
+mod agree;
 mod claims;
 mod columns;
 mod contract;

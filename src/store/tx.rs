@@ -210,8 +210,9 @@ pub trait Tx {
     fn insert_remediation(&mut self, new: &Remediation, alert: Option<i64>) -> Result<()>;
     /// Keeps what a step made of a remediation.
     fn update_remediation(&mut self, changed: &Remediation) -> Result<()>;
-    /// Takes a remediation that cannot be read out of everybody's way; the row stays for people.
-    fn set_aside(&mut self, id: &RemediationId) -> Result<()>;
+    /// Takes a remediation that cannot be read out of everybody's way, if this replica has claimed it; the row
+    /// stays for people. False where another has claimed it, who may be able to read it.
+    fn set_aside(&mut self, id: &RemediationId) -> Result<bool>;
     /// A remediation and its alert's row id.
     fn remediation(&mut self, id: &RemediationId) -> Result<Option<(Remediation, Option<i64>)>>;
     /// All remediations in the thread of a message.
@@ -221,6 +222,8 @@ pub trait Tx {
     fn open_remediations(&mut self) -> Result<Vec<Remediation>>;
     /// Open ones that this replica has claimed, oldest first.
     fn claimed_remediations(&mut self) -> Result<Vec<Remediation>>;
+    /// Claimed ones in state running.
+    fn running_remediations(&mut self) -> Result<Vec<Remediation>>;
     /// Open ones before their sending, whatever they wait for.
     fn unsent_remediations(&mut self) -> Result<Vec<(RemediationId, RuleKey)>>;
     /// Those that wait for this ([`crate::gate::Reason::waits_for`]), oldest first, at most `limit`.

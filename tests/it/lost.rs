@@ -1,6 +1,7 @@
 //! What is lost between heal, SSM and the host is found out, and what it did is done once: not the
 //! executions are counted here but what they leave on the host.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use heal::aws::{Copy, Kind, Pace, Seen, Ssm, Watched};
@@ -425,7 +426,7 @@ fn two_hundred_runs_are_followed_by_a_bounded_number_of_calls_through_a_time_of_
                 number: 1,
             };
             let heal::aws::Sent::Accepted { command_id } = ssm.send(copy).await else { panic!("not sent") };
-            running.push(Watched {
+            running.push(Arc::new(Watched {
                 run,
                 command_id: Some(command_id),
                 kind: Kind::of(&plan),
@@ -435,8 +436,8 @@ fn two_hundred_runs_are_followed_by_a_bounded_number_of_calls_through_a_time_of_
                 fence_dir: None,
                 copies: 1,
                 asking: false,
-                plan: plan.clone(),
-            });
+                steps: plan.steps().map(Arc::from),
+            }));
         }
         let throttled = 12;
         fleet.fault("ListCommandInvocations", throttled, &Fails::throttled());
@@ -444,17 +445,14 @@ fn two_hundred_runs_are_followed_by_a_bounded_number_of_calls_through_a_time_of_
         let began = Instant::now();
         while !running.is_empty() {
             assert!(began.elapsed() < Duration::from_secs(60), "{} are still followed", running.len());
-            let sight = ssm.observe(&running, Clock::default().now()).await;
+            let (tell, mut told) = tokio::sync::mpsc::channel(running.len());
+            let sight = ssm.observe(&running, pace.depth(), Clock::default().now(), tell).await;
             looks += 1;
             let rest = pace.after(&ssm, &sight);
             slowest = slowest.max(rest);
-            let over: Vec<&RemediationId> = sight
-                .seen
-                .iter()
-                .filter(|(_, seen)| matches!(seen, Seen::Ended(_)))
-                .map(|(run, _)| run)
-                .collect();
-            running.retain(|run| !over.contains(&&run.run));
+            while let Ok((over, seen)) = told.try_recv() {
+                running.retain(|run| !matches!(seen, Seen::Ended(_)) || run.run != over);
+            }
             // As the engine does, which looks at the same run again after a while only.
             tokio::time::sleep(rest.max(Duration::from_millis(200))).await;
         }

@@ -30,4 +30,5 @@ mod runs;
 mod sandbox;
 mod senders;
 mod trouble;
+mod unheard;
 mod way;

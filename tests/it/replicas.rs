@@ -27,7 +27,7 @@ fn database() -> Database {
 struct Pair {
     story: Story,
     second: Running,
-    _database: Database,
+    database: Database,
 }
 
 impl Pair {
@@ -41,7 +41,7 @@ impl Pair {
             }
         };
         tokio::time::timeout(BOUND, ready).await.unwrap();
-        Pair { story, second, _database: database }
+        Pair { story, second, database }
     }
 
     /// What Slack says next goes to the first, or to the second.
@@ -198,13 +198,66 @@ fn what_slack_limits_for_one_replica_the_other_does_not_call() {
     });
 }
 
+/// Cause: the row was in the way of each beat, so that one replica after the other lost its lease, was taken
+/// for dead, and left the row to the next.
+#[test]
+fn a_row_that_no_replica_can_read_is_in_the_way_of_nothing_else() {
+    tell(async {
+        let mut pair = Pair::of(Plot::new(APPROVE)).await;
+        pair.story.allow_error("cannot be read");
+        pair.tell_first();
+        let odd = pair.story.alert("web", "NginxDown", "web-1");
+        pair.story.declaration(&odd, "Approve").await;
+        pair.story.reaction(&odd, "raised_hand").await;
+        let spoil = "UPDATE remediations SET body = '{\"is\": \"newer\"}';
+            INSERT INTO outbox (remediation, effect, generation, claimed_by)
+            SELECT id, effect, nextval('generations'), claimed_by
+            FROM remediations, (VALUES ('update_declaration'), ('react')) AS owed (effect)
+            ON CONFLICT DO NOTHING";
+        pair.database.sql(spoil).unwrap();
+        beats(&pair.database, 8).await;
+        let other = pair.story.alert("web", "NginxDown", "web-2");
+        pair.story.declaration(&other, "Approve").await;
+        // Its heir meets the row as well.
+        pair.tell_second();
+        pair.story.stop_bot().await;
+        beats(&pair.database, 8).await;
+        let last = pair.story.alert("web", "NginxDown", "web-3");
+        for alert in [&other, &last] {
+            let declaration = pair.story.declaration(alert, "Approve").await;
+            pair.story.click(LEAD, &declaration, "Reject").await;
+            pair.story.declaration(alert, "*rejected*").await;
+        }
+        pair.story.start_bot().await;
+        let told = pair.story.log().matches("cannot be read").count();
+        assert!(told < 20, "each look tells of it anew: {told} times");
+        pair.finish().await;
+    });
+}
+
+/// Awaits that every replica shows so many times that it lives.
+async fn beats(database: &Database, times: i64) {
+    let least = || {
+        let rows = database.sql("SELECT number, beat FROM replicas ORDER BY number").unwrap();
+        let read = |cell: &Option<String>| cell.as_deref().unwrap().parse::<i64>().unwrap();
+        rows.iter().map(|row| (read(&row[0]), read(&row[1]))).collect::<Vec<_>>()
+    };
+    let before = least();
+    let shown = async {
+        while !least().iter().zip(&before).all(|(now, then)| now.0 == then.0 && now.1 - then.1 >= times) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(BOUND, shown).await.unwrap();
+}
+
 /// Processes on one database, between a workspace and a fleet.
 struct Processes {
     workspace: Workspace,
     fleet: Fleet,
     replicas: Vec<Replica>,
     _folder: tempfile::TempDir,
-    _database: Database,
+    database: Database,
 }
 
 impl Processes {
@@ -218,7 +271,7 @@ impl Processes {
         let replicas = (0..count)
             .map(|number| Replica::new(&format!("replica-{number}"), folder.path(), &workspace, &fleet))
             .collect();
-        Processes { workspace, fleet, replicas, _folder: folder, _database: database }
+        Processes { workspace, fleet, replicas, _folder: folder, database }
     }
 
     fn post(&self, firing: bool, host: &str) -> String {
@@ -295,6 +348,23 @@ fn a_replica_that_was_only_asleep_finds_out_that_others_took_over_and_ends() {
         let parts = all.workspace.thread(CHANNEL, &alert).len();
         assert_eq!((all.fleet.runs().len(), parts), (1, 2), "one run; a declaration and a report");
         all.replicas[1].terminate().await;
+    });
+}
+
+/// Two versions at work, as while one replica after the other is upgraded.
+#[test]
+fn an_older_heal_ends_when_a_newer_one_has_changed_the_tables() {
+    tell(async {
+        let mut all = Processes::of(APPROVE, 1).await;
+        all.replicas[0].start();
+        all.replicas[0].ready().await;
+        all.database.sql("INSERT INTO heal_schema VALUES (99)").unwrap();
+        assert_eq!(all.replicas[0].ended().await, Some(1));
+        let log = all.replicas[0].log();
+        assert!(
+            log.contains("a newer heal has taken over this database") && log.contains("upgrade this one"),
+            "{log}"
+        );
     });
 }
 

@@ -2,10 +2,29 @@
 
 use super::*;
 use crate::lifecycle::Outcome;
+use tokio::sync::mpsc;
 
-/// How the first of them stands.
+/// One look, and what it told.
+async fn look_at(ssm: &Ssm, runs: &[Watched]) -> (Sight, Vec<Seen>) {
+    look_deep(ssm, runs, 0).await
+}
+
+async fn look_deep(ssm: &Ssm, runs: &[Watched], depth: u32) -> (Sight, Vec<Seen>) {
+    let runs: Vec<Arc<Watched>> = runs.iter().cloned().map(Arc::new).collect();
+    let (tell, mut told) = mpsc::channel(1);
+    let told = async move {
+        let mut seen = Vec::new();
+        while let Some((_, one)) = told.recv().await {
+            seen.push(one);
+        }
+        seen
+    };
+    tokio::join!(ssm.observe(&runs, depth, Timestamp(2_000_000), tell), told)
+}
+
+/// How the only one of them stands.
 async fn look(ssm: &Ssm, runs: &[Watched]) -> Seen {
-    ssm.observe(runs, Timestamp(2_000_000)).await.seen.swap_remove(0).1
+    look_at(ssm, runs).await.1.pop().unwrap_or(Seen::NotYet)
 }
 
 /// As [`look`], until there is an answer.
@@ -34,7 +53,7 @@ fn watched(id: &str, plan: Plan) -> Watched {
         fence_dir: None,
         copies: 1,
         asking: false,
-        plan,
+        steps: plan.steps().map(Arc::from),
     }
 }
 
@@ -84,8 +103,9 @@ async fn many_runs_are_read_from_the_pages_of_one_listing() {
     })
     .await;
     let runs: Vec<Watched> = (0..120).map(|n| watched(&format!("c{n}"), shell())).collect();
-    let seen = ssm.observe(&runs, Timestamp(2_000_000)).await.seen;
-    assert!(seen.len() == 120 && seen.iter().all(|(_, seen)| matches!(seen, Seen::Ended(_))));
+    let (sight, seen) = look_at(&ssm, &runs).await;
+    assert_eq!((sight.looked, sight.over, sight.throttled), (120, 120, false));
+    assert!(seen.len() == 120 && seen.iter().all(|seen| matches!(seen, Seen::Ended(_))));
     assert_eq!(calls.lock().unwrap().len(), 3);
 }
 
@@ -288,8 +308,9 @@ async fn a_look_costs_pages_and_a_few_calls_whatever_ssm_shows() {
     let runs: Vec<Watched> = (0..200).map(|n| watched(&format!("c{n}"), shell())).collect();
     // Nothing is shown yet.
     let (ssm, calls) = server(|_, _, _| well(json!({"CommandInvocations": []}))).await;
-    let sight = ssm.observe(&runs, Timestamp(2_000_000)).await;
-    assert!(!sight.throttled && sight.seen.iter().all(|(_, seen)| *seen == Seen::NotYet));
+    let (sight, seen) = look_at(&ssm, &runs).await;
+    let whole = Sight { looked: 200, over: 0, passed_over: Vec::new(), pages: 1, throttled: false };
+    assert_eq!((sight, seen), (whole, Vec::new()), "it is known that they are not shown");
     assert_eq!(calls.lock().unwrap().len(), 1 + 10);
     // A busy account: others' commands without end.
     let (ssm, calls) = server(|_, input, before| match input["CommandId"].as_str() {
@@ -300,8 +321,15 @@ async fn a_look_costs_pages_and_a_few_calls_whatever_ssm_shows() {
         }
     })
     .await;
-    ssm.observe(&runs, Timestamp(2_000_000)).await;
-    assert_eq!(calls.lock().unwrap().len(), 14 + 10);
+    let (mut pace, mut asked) = (Pace::default(), 0);
+    // What it did not get at may stand further down, so the next look reads on, but not for ever.
+    for pages in [14, 28, 56, 112, 112] {
+        let (sight, _) = look_deep(&ssm, &runs, pace.depth()).await;
+        assert_eq!((sight.passed_over.len(), sight.pages), (190, pages));
+        asked += pages + 10;
+        assert_eq!(calls.lock().unwrap().len(), asked);
+        assert!(pace.after(&ssm, &sight) >= Duration::from_secs(1), "and waits the longer, the more it read");
+    }
     // Throttled in the second page: what the first one showed is not lost, and nothing more is asked.
     let (ssm, calls) = server(|_, input, _| match input["NextToken"].as_str() {
         None => {
@@ -311,11 +339,16 @@ async fn a_look_costs_pages_and_a_few_calls_whatever_ssm_shows() {
         Some(_) => no(400, "ThrottlingException"),
     })
     .await;
-    let sight = ssm.observe(&runs, Timestamp(2_000_000)).await;
+    let (sight, seen) = look_at(&ssm, &runs).await;
     assert!(sight.throttled);
-    let seen = |is: fn(&Seen) -> bool| sight.seen.iter().filter(|(_, seen)| is(seen)).count();
-    assert_eq!(seen(|seen| matches!(seen, Seen::Progress(_))), 50);
-    assert_eq!(seen(|seen| matches!(seen, Seen::Problem { passing: true, .. } | Seen::NotYet)), 150);
+    let count = |is: fn(&Seen) -> bool| seen.iter().filter(|seen| is(seen)).count();
+    assert_eq!(count(|seen| matches!(seen, Seen::Progress(_))), 50);
+    assert_eq!(
+        count(|seen| matches!(seen, Seen::Problem { passing: true, .. })),
+        150,
+        "nobody could see them"
+    );
+    assert_eq!(seen.len(), 200);
     assert_eq!(calls.lock().unwrap().len(), 2);
 }
 

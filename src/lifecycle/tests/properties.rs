@@ -229,6 +229,9 @@ impl Life {
             assert_eq!(taken.next.state, before.state, "it was over");
         }
         assert_eq!(taken.next.state.due_at().is_none(), taken.next.is_over(), "no deadline, not over");
+        let mut bounded = taken.next.clone();
+        bounded.not_due_after_its_term(facts.now, facts.max_age);
+        assert_eq!(bounded, taken.next, "a deadline of a clock that is right");
         self.this = taken.next;
     }
 

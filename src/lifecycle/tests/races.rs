@@ -225,3 +225,26 @@ fn slack_took_the_declaration_so_late_that_nobody_is_to_approve_it() {
         assert_eq!(held.effects, [Effect::UpdateDeclaration, Effect::React], "the message must say so");
     }
 }
+
+#[test]
+fn a_deadline_that_a_clock_years_ahead_has_set_comes_when_its_states_longest_term_is_over() {
+    let throttled = Input::SendThrottled { retry_after: Duration::from_secs(20) };
+    let taken = Facts { instance_taken: Some((RemediationId("r2".into()), "web:A".into())), ..calm(at(60)) };
+    let all = [
+        declaring(Stage::Auto),
+        awaiting(1),
+        counting(),
+        sending(),
+        lost_and_asking(),
+        step(&sending(), &throttled, &calm(at(61))).unwrap().next,
+        step(&awaiting(1), &approved("U1"), &taken).unwrap().next,
+    ];
+    let now = RAISED.minus(Duration::from_secs(5 * 365 * 86_400));
+    let later = now.plus(APPROVE_WITHIN);
+    for mut this in all {
+        assert!(this.state.due_at().unwrap() > later);
+        this.not_due_after_its_term(now, MAX_AGE);
+        assert!(this.state.due_at().unwrap() <= later, "{:?}", this.state);
+        assert!(step(&this, &Input::Woken, &calm(later)).is_ok(), "{:?} is stuck", this.state);
+    }
+}

@@ -348,7 +348,7 @@ fn on_a_full_disk_the_cure_runs_once_and_is_told_from_memory() {
         let Some(output) = on_a_small_disk(host, &words) else { return };
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         let (first, second) = stdout.split_once("end\n\nheal/1 run=").unwrap_or_else(|| panic!("{output:?}"));
-        let read = read_output(&plan, &format!("{first}end\n"));
+        let read = read_output(plan.steps(), &format!("{first}end\n"));
         assert_eq!((read.end.as_deref(), read.exit), (Some("done"), Some(0)), "{output:?}");
         assert_eq!(read.steps[1].output, "cured\n");
         assert_eq!(format!("{first}end\n"), format!("heal/1 run={second}"));
@@ -368,13 +368,13 @@ fn on_a_disk_without_room_for_a_folder_the_runs_of_the_past_make_room() {
         let fill = format!("i=0; while touch {fences}/full$i; do i=$((i + 1)); done 2>/dev/null");
         // Without a past nothing runs, with one it does.
         let Some(output) = on_a_small_disk(host, &format!("{fill}; {run}")) else { return };
-        let read = read_output(&plan, &String::from_utf8_lossy(&output.stdout));
+        let read = read_output(plan.steps(), &String::from_utf8_lossy(&output.stdout));
         assert_eq!((read.end.as_deref(), host.ran()), (Some("unfenced"), 0), "{output:?}");
         let past = format!(
             "mkdir {fences}/past && ln -s 1.0.x {fences}/past/heal-by && : >{fences}/past/result && touch -d '3 hours ago' {fences}/past"
         );
         let output = on_a_small_disk(host, &format!("{past}; {fill}; {run}")).unwrap();
-        let read = read_output(&plan, &String::from_utf8_lossy(&output.stdout));
+        let read = read_output(plan.steps(), &String::from_utf8_lossy(&output.stdout));
         assert_eq!((read.end.as_deref(), host.ran()), (Some("done"), 1), "{output:?}");
     });
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::known::{ATTEMPTS, Instance, OfRule, Row};
+use super::tx::pause;
 use super::work::{PostgresTx, limited, text, values};
 use super::{session::Param, sql};
 use crate::lifecycle::RemediationId;
@@ -41,13 +42,21 @@ impl PostgresTx<'_> {
 
     fn read_rows(&mut self, needs: &Needs) -> Result<()> {
         let mut asking = Asking::default();
-        let deliveries: Vec<String> =
-            needs.deliveries.iter().map(|id| text(id)).filter(|id| !self.known.deliveries.contains_key(id)).collect();
+        let deliveries: Vec<String> = needs
+            .deliveries
+            .iter()
+            .map(|id| text(id))
+            .filter(|id| !self.known.deliveries.contains_key(id))
+            .collect();
         if !deliveries.is_empty() {
             asking.ask(Asked::Deliveries(deliveries.clone()), sql::DELIVERIES, values![deliveries]);
         }
-        let notes: Vec<String> =
-            needs.notes.iter().map(|name| text(name)).filter(|name| !self.known.notes.contains_key(name)).collect();
+        let notes: Vec<String> = needs
+            .notes
+            .iter()
+            .map(|name| text(name))
+            .filter(|name| !self.known.notes.contains_key(name))
+            .collect();
         if !notes.is_empty() {
             asking.ask(Asked::Notes(notes.clone()), sql::NOTES, values![notes]);
         }
@@ -79,6 +88,10 @@ impl PostgresTx<'_> {
             if wanting > 0 {
                 asking.ask(Asked::Numbers, sql::ALERT_NUMBERS, values![limited(wanting)]);
             }
+        }
+        let gates = !needs.remediations.is_empty() || !needs.standings.is_empty();
+        if gates && self.known.pauses.is_none() {
+            asking.ask(Asked::Pauses, sql::PAUSES, values![]);
         }
         self.take_in(asking)
     }
@@ -130,6 +143,7 @@ impl PostgresTx<'_> {
                         self.known.ends.entry(alert).or_insert(row.get(1));
                     }
                 }
+                Asked::Pauses => self.known.pauses = Some(rows.iter().map(pause).collect()),
                 Asked::Numbers => self.numbers.extend(rows.iter().map(|row| row.get::<_, i64>(0))),
             }
         }
@@ -149,8 +163,11 @@ impl PostgresTx<'_> {
         let known = &mut *self.known;
         let of_rules: Vec<&Stand> =
             all.iter().filter(|stand| known.of_rule(&stand.rule, &stand.instance).is_none()).collect();
-        let roles: BTreeSet<String> =
-            all.iter().map(|stand| stand.role.clone()).filter(|role| !known.roles.contains_key(role)).collect();
+        let roles: BTreeSet<String> = all
+            .iter()
+            .map(|stand| stand.role.clone())
+            .filter(|role| !known.roles.contains_key(role))
+            .collect();
         let waited: Vec<String> = waited.into_iter().filter(|what| !known.unwaited.contains(what)).collect();
         let mut statements: Vec<(&'static str, Vec<Param>)> = Vec::new();
         let (rules, instances): (Vec<String>, Vec<String>) =
@@ -206,6 +223,7 @@ enum Asked {
     Remediations(Vec<RemediationId>),
     Threads(Vec<(String, String)>),
     Coming([Vec<String>; 4]),
+    Pauses,
     Numbers,
 }
 

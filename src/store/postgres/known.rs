@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::pending::Pending;
+use crate::gate::Pause;
 use crate::lifecycle::{Remediation, RemediationId};
 use crate::store::columns::columns;
 use crate::store::role::Role;
@@ -64,6 +65,8 @@ pub(super) struct Known {
     pub(super) notes: HashMap<String, Option<String>>,
     pub(super) instances: HashMap<String, Instance>,
     pub(super) roles: HashMap<String, Role>,
+    /// All pauses that were not ended when they were read.
+    pub(super) pauses: Option<Vec<Pause>>,
     /// What nobody waits for, as [`crate::gate::Reason::waits_for`] has it.
     pub(super) unwaited: HashSet<String>,
     /// Remediations that are not there. This and what follows is of use within a commit only.
@@ -123,6 +126,13 @@ pub(super) fn claim_of(this: &Remediation) -> Option<(String, String)> {
 impl Known {
     pub(super) fn forget(&mut self) {
         *self = Known::default();
+    }
+
+    /// Only what this replica has claimed is as it was left.
+    pub(super) fn forget_but(&mut self, me: i64) {
+        let mut mine = std::mem::take(&mut self.remediations);
+        mine.retain(|_, row| row.claimed_by == me);
+        *self = Known { remediations: mine, ..Known::default() };
     }
 
     /// Keeps what may be of use in the next commit.

@@ -7,7 +7,8 @@ use crate::config::Postgres;
 use crate::store::{Error, Result};
 
 /// Each entry brings the schema one version up; entries are never edited once released.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/postgres/1.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../migrations/postgres/1.sql"), include_str!("../migrations/postgres/2.sql")];
 
 /// What the user lacks that may not make tables.
 pub(super) const OWN: &str =

@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
-pub use self::look::{Seen, look};
 use self::known::Known;
+pub use self::look::{Seen, look};
 use self::session::Session;
 use self::tls::Tls;
 use self::work::PostgresTx;
@@ -55,6 +55,10 @@ pub(super) struct Database {
     /// The first number of what the last transaction owed; and whether nobody else was on the list.
     generation: i64,
     alone: bool,
+    /// How often others had touched what we have claimed.
+    touched: i64,
+    /// The version of the tables, as the last transaction met it.
+    schema: i64,
     known: Known,
     /// Numbers that no alert has.
     alert_numbers: VecDeque<i64>,
@@ -103,6 +107,8 @@ impl Database {
             committed: 0,
             generation: 0,
             alone: false,
+            touched: 0,
+            schema: 0,
             known: Known::default(),
             alert_numbers: VecDeque::new(),
             away: Away::default(),
@@ -174,14 +180,17 @@ impl Database {
         }
         let begun = begun.and_then(|begun| begun.ok_or(Error::Fenced));
         match begun {
-            Ok(Begun { generation, replicas }) => {
+            Ok(Begun { generation, replicas, touched, schema }) => {
                 // Each transaction takes a block of numbers, so this one follows our last one, or others
                 // came between, or are at work beside it.
                 let follows = generation == self.generation + BLOCK;
-                if !(follows && self.alone && replicas == 1) {
+                if touched != self.touched {
                     self.known.forget();
+                } else if !(follows && self.alone && replicas == 1) {
+                    self.known.forget_but(self.number);
                 }
-                (self.generation, self.alone) = (generation, replicas == 1);
+                (self.generation, self.alone, self.touched) = (generation, replicas == 1, touched);
+                self.schema = schema;
                 Ok(generation)
             }
             Err(error) => {
@@ -229,6 +238,14 @@ impl Database {
     fn finish(&mut self, done: &Done) -> Result<()> {
         let session = self.session.as_mut().ok_or(Error::Stopped)?;
         if done.wrote {
+            match &done.touched {
+                Touched::These(replicas) if replicas.is_empty() => {}
+                Touched::These(replicas) => {
+                    let replicas: Vec<i64> = replicas.iter().copied().collect();
+                    session.send(sql::TOUCH, vec![Box::new(replicas)])?;
+                }
+                Touched::All => session.send(sql::TOUCH_OTHERS, vec![Box::new(self.number)])?,
+            }
             for called in &done.called {
                 session.send(sql::CALL, vec![Box::new(called.to_string())])?;
             }
@@ -255,6 +272,33 @@ impl Database {
     }
 }
 
+/// Other replicas whose claimed remediations were changed, or what stands beside them.
+enum Touched {
+    These(BTreeSet<i64>),
+    /// Nobody looked whose they are.
+    All,
+}
+
+impl Touched {
+    fn append(&mut self, more: Touched) {
+        match (&mut *self, more) {
+            (Touched::These(all), Touched::These(more)) => all.extend(more),
+            (Touched::All, _) => {}
+            (_, Touched::All) => *self = Touched::All,
+        }
+    }
+
+    fn one(&mut self, replica: i64) {
+        self.append(Touched::These(BTreeSet::from([replica])));
+    }
+}
+
+impl Default for Touched {
+    fn default() -> Touched {
+        Touched::These(BTreeSet::new())
+    }
+}
+
 /// What the jobs of a transaction did.
 struct Done {
     /// So many jobs ran; the others have to wait for the next turn.
@@ -262,6 +306,7 @@ struct Done {
     wrote: bool,
     /// Replicas that are owed something by it.
     called: BTreeSet<i64>,
+    touched: Touched,
     /// The only job said no after it had written.
     undone: bool,
 }
@@ -272,6 +317,8 @@ struct Begun {
     generation: i64,
     /// How many are on the list.
     replicas: i64,
+    touched: i64,
+    schema: i64,
 }
 
 fn begin(session: &mut Session, reach: Reach, number: i64) -> Result<Option<Begun>> {
@@ -283,12 +330,22 @@ fn begin(session: &mut Session, reach: Reach, number: i64) -> Result<Option<Begu
     };
     session.send(lock, vec![Box::new(session.met.schema)])?;
     let rows = session.rows(sql::FENCE, vec![Box::new(number)])?;
-    Ok(rows.first().map(|row| Begun { generation: row.get(0), replicas: row.get(1) }))
+    Ok(rows.first().map(|row| Begun {
+        generation: row.get(0),
+        replicas: row.get(1),
+        touched: row.get(2),
+        schema: row.get(3),
+    }))
 }
 
 impl serve::Database for Database {
     fn commit(&mut self, batch: &mut [Box<dyn Job>], reach: Reach, cut: &Cut) -> Result<usize> {
         let first = self.begin(reach)?;
+        if self.schema > migrate::known() {
+            // What a newer heal wrote may look as if it could be read, and would be cut down by writing it.
+            self.roll_back();
+            return Err(Error::Outdated { have: self.schema, known: migrate::known() });
+        }
         let ran = self.run(batch, first);
         let failed = self.session.as_ref().and_then(Session::failed).cloned();
         let done = match (ran, failed) {

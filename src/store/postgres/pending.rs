@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::session::{Param, Session};
-use super::work::{text, values};
 use super::sql;
+use super::work::{text, values};
 use crate::lifecycle::{Effect, Remediation, RemediationId};
 use crate::store::columns::{Columns, body, columns};
 use crate::store::{Owed, Record, Result};

@@ -18,10 +18,14 @@ pub(super) const LOCK: &str = "SELECT pg_advisory_xact_lock(1751474540, $1::oid:
 pub(super) const LOCK_SHARED: &str =
     "SELECT pg_advisory_xact_lock_shared(1751474540, $1::oid::int8::bit(32)::int4)";
 
-/// No row: this replica was taken off the list. Read after the lock, so it stays true to the end; and how
-/// many are on the list.
-pub(super) const FENCE: &str =
-    "SELECT nextval('generations'), (SELECT count(*) FROM replicas) FROM replicas WHERE number = $1";
+/// No row: this replica was taken off the list. Read after the lock, so it stays true to the end; with how
+/// many are on the list, how often others touched what this one has claimed, and the schema, which a newer
+/// heal may have changed. Every version of heal asks this, so no migration may take these columns away.
+pub(super) const FENCE: &str = "SELECT nextval('generations'), (SELECT count(*) FROM replicas), touched,
+    (SELECT coalesce(max(version), 0) FROM heal_schema) FROM replicas WHERE number = $1";
+/// Others find out that what they know of what they have claimed is not true any more.
+pub(super) const TOUCH: &str = "UPDATE replicas SET touched = touched + 1 WHERE number = ANY($1)";
+pub(super) const TOUCH_OTHERS: &str = "UPDATE replicas SET touched = touched + 1 WHERE number <> $1";
 pub(super) const MARK: &str = "UPDATE replicas SET committed = $2 WHERE number = $1";
 pub(super) const MARKED: &str = "SELECT committed FROM replicas WHERE number = $1";
 pub(super) const CALL: &str = "SELECT pg_notify('heal_owed', $1)";
@@ -74,12 +78,12 @@ pub(super) const NEW: &str = "INSERT INTO remediations (id, instance_id, ts, sta
         $8::bool[], $9::int8[], $10::int8[], $11::int8[], $12::int8[], $13::text[], $14::text[], $15::text[],
         $16::text[], $17::text[], $18::int8[], $19::text[], $20::int8[], $21::int8[])
     RETURNING 1";
-pub(super) const KEEP_ALERTS: &str = "INSERT INTO alerts (id, channel, ts, position, sender, identity, status,
+pub(super) const KEEP_ALERTS: &str =
+    "INSERT INTO alerts (id, channel, ts, position, sender, identity, status,
         at, received_at, rule_key, resolved_at, body) OVERRIDING SYSTEM VALUE
     SELECT * FROM unnest($1::int8[], $2::text[], $3::text[], $4::int8[], $5::text[], $6::text[], $7::text[],
         $8::int8[], $9::int8[], $10::text[], $11::int8[], $12::text[])";
-pub(super) const TAKE: &str =
-    "INSERT INTO deliveries (id, at) SELECT * FROM unnest($1::text[], $2::int8[])";
+pub(super) const TAKE: &str = "INSERT INTO deliveries (id, at) SELECT * FROM unnest($1::text[], $2::int8[])";
 pub(super) const RECORD: &str = "INSERT INTO journal (at, remediation, what, who, why)
     SELECT * FROM unnest($1::int8[], $2::text[], $3::text[], $4::text[], $5::text[])";
 /// Of each remediation each effect once.
@@ -118,10 +122,12 @@ pub(super) const STANDINGS: &str = "SELECT
         ARRAY(SELECT id FROM remediations WHERE instance_id = s.instance AND takes_instance ORDER BY id),
         ARRAY(SELECT rule_key FROM remediations WHERE instance_id = s.instance AND takes_instance ORDER BY id)
     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS s (rule, instance, place) ORDER BY place";
-pub(super) const ROLES: &str =
-    "SELECT role, id, instance_id FROM remediations WHERE role = ANY($1) AND takes_role AND instance_id IS NOT NULL";
+pub(super) const ROLES: &str = "SELECT role, id, instance_id FROM remediations WHERE role = ANY($1) AND takes_role AND instance_id IS NOT NULL";
 pub(super) const WAITED: &str = "SELECT what FROM unnest($1::text[]) AS w (what)
     WHERE EXISTS (SELECT FROM remediations WHERE waits_for = what AND open)";
+/// Those that nobody ended; which of them are over by their time is the caller's to see.
+pub(super) const PAUSES: &str = "SELECT id, pattern, by, reason, since, until FROM pauses
+    WHERE ended_at IS NULL ORDER BY since, id";
 /// So many new numbers for alerts.
 pub(super) const ALERT_NUMBERS: &str =
     "SELECT nextval(pg_get_serial_sequence('alerts', 'id')) FROM generate_series(1, $1::int8)";

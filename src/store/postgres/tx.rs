@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_postgres::Row;
 
 use super::work::{PostgresTx, limited, text, values};
-use super::{pending, sql, trim};
+use super::{Touched, pending, sql, trim};
 use crate::alert::{Origin, Status};
 use crate::gate::Pause;
 use crate::lifecycle::{Effect, Remediation, RemediationId};
@@ -19,7 +19,8 @@ use crate::store::{
 };
 use crate::time::Timestamp;
 
-fn pause(row: &Row) -> Pause {
+/// One of [`sql::PAUSES`].
+pub(super) fn pause(row: &Row) -> Pause {
     Pause {
         id: row.get(0),
         pattern: row.get(1),
@@ -104,6 +105,9 @@ impl Tx for PostgresTx<'_> {
             values![text(sender), text(identity), at.0],
         )?;
         let ids: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+        if !ids.is_empty() {
+            self.job.touched = Touched::All;
+        }
         ids.iter().for_each(|id| self.known.resolved(*id, at.0));
         Ok(ids)
     }
@@ -123,6 +127,10 @@ impl Tx for PostgresTx<'_> {
                    WHERE id = $1 AND resolved_at IS NULL AND status = 'firing' RETURNING 1";
         let resolved = !self.write(sql, values![alert, at.0])?.is_empty();
         if resolved {
+            // One that was kept in this transaction nobody else knows.
+            if !self.known.fresh.contains_key(&alert) {
+                self.job.touched = Touched::All;
+            }
             self.known.resolved(alert, at.0);
         }
         Ok(resolved)
@@ -175,15 +183,14 @@ impl Tx for PostgresTx<'_> {
         self.insert(new, alert, records, effects)
     }
 
-    fn set_aside(&mut self, id: &RemediationId) -> Result<()> {
-        self.write(
-            "UPDATE remediations SET open = false, unsent = false, takes_instance = false, takes_role = false,
-             due_at = NULL, waits_for = NULL, state = 'unreadable' WHERE id = $1",
-            values![text(&id.0)],
-        )?;
+    fn set_aside(&mut self, id: &RemediationId) -> Result<bool> {
+        let sql = "UPDATE remediations SET open = false, unsent = false, takes_instance = false,
+                   takes_role = false, due_at = NULL, waits_for = NULL, state = 'unreadable'
+                   WHERE id = $1 AND claimed_by = $2 RETURNING 1";
+        let mine = !self.try_to_write(sql, values![text(&id.0), self.me])?.is_empty();
         // It was counted where its row said.
         self.known.forget();
-        Ok(())
+        Ok(mine)
     }
 
     fn remediation(&mut self, id: &RemediationId) -> Result<Option<(Remediation, Option<i64>)>> {
@@ -214,6 +221,11 @@ impl Tx for PostgresTx<'_> {
 
     fn claimed_remediations(&mut self) -> Result<Vec<Remediation>> {
         let sql = "SELECT body FROM remediations WHERE open AND claimed_by = $1 ORDER BY opened_at";
+        self.whole(sql, values![self.me])
+    }
+
+    fn running_remediations(&mut self) -> Result<Vec<Remediation>> {
+        let sql = "SELECT body FROM remediations WHERE open AND claimed_by = $1 AND state = 'running'";
         self.whole(sql, values![self.me])
     }
 
@@ -374,7 +386,12 @@ impl Tx for PostgresTx<'_> {
         let me = self.me;
         let read = rows.iter().filter_map(|row| {
             let effect = effect(row.get(1))?;
-            Some(Owed { remediation: RemediationId(row.get(0)), effect, generation: row.get(2), claimed_by: me })
+            Some(Owed {
+                remediation: RemediationId(row.get(0)),
+                effect,
+                generation: row.get(2),
+                claimed_by: me,
+            })
         });
         Ok(read.collect())
     }
@@ -457,7 +474,7 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn insert_pause(&mut self, pause: &Pause) -> Result<i64> {
-        self.pauses = None;
+        self.known.pauses = None;
         let rows = self.write(
             "INSERT INTO pauses (pattern, by, reason, since, until) VALUES ($1, $2, $3, $4, $5) RETURNING id",
             values![
@@ -472,7 +489,7 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn end_pauses(&mut self, pattern: &str, by: &str, now: Timestamp) -> Result<Vec<Pause>> {
-        self.pauses = None;
+        self.known.pauses = None;
         let rows = self.write(
             "UPDATE pauses SET ended_at = $3, ended_by = $2
              WHERE pattern = $1 AND ended_at IS NULL AND (until IS NULL OR until > $3)
@@ -483,13 +500,11 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn active_pauses(&mut self, now: Timestamp) -> Result<Vec<Pause>> {
-        if self.pauses.is_none() {
-            let sql = "SELECT id, pattern, by, reason, since, until FROM pauses
-                       WHERE ended_at IS NULL AND (until IS NULL OR until > $1) ORDER BY since, id";
-            let rows = self.rows(sql, values![now.0])?;
-            self.pauses = Some(rows.iter().map(pause).collect());
+        if self.known.pauses.is_none() {
+            let rows = self.rows(sql::PAUSES, values![])?;
+            self.known.pauses = Some(rows.iter().map(pause).collect());
         }
-        let all = self.pauses.iter().flatten();
+        let all = self.known.pauses.iter().flatten();
         Ok(all.filter(|pause| pause.until.is_none_or(|until| until > now)).cloned().collect())
     }
 
@@ -545,8 +560,12 @@ impl Tx for PostgresTx<'_> {
     }
 
     fn trim(&mut self, past: Past, before: Timestamp, limit: usize) -> Result<Trimmed> {
-        // What goes may be known.
-        self.known.forget();
-        trim::trim(self, past, before, limit)
+        let trimmed = trim::trim(self, past, before, limit)?;
+        if trimmed.rows > 0 {
+            // What went may be known.
+            self.known.forget();
+            self.job.touched = Touched::All;
+        }
+        Ok(trimmed)
     }
 }

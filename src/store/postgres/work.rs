@@ -15,8 +15,7 @@ use tokio_postgres::Row;
 use super::known::{Known, claim_of};
 use super::pending::Pending;
 use super::session::{Param, Session};
-use super::{Done, known, sql};
-use crate::gate::Pause;
+use super::{Done, Touched, known, sql};
 use crate::lifecycle::{Effect, Remediation, RemediationId, Trigger};
 use crate::store::columns::parse;
 use crate::store::needs::{Needs, Stand};
@@ -44,11 +43,10 @@ pub(super) struct PostgresTx<'a> {
     shared: bool,
     wrote: bool,
     called: BTreeSet<i64>,
+    touched: Touched,
     undone: bool,
     /// Of jobs that were kept.
     pending: Pending,
-    /// All pauses that were not ended, once read: nobody else changes them under the lock.
-    pub(super) pauses: Option<Vec<Pause>>,
     pub(super) job: This,
 }
 
@@ -60,6 +58,7 @@ pub(super) struct This {
     saved: bool,
     pub(super) wrote: bool,
     pub(super) called: BTreeSet<i64>,
+    pub(super) touched: Touched,
 }
 
 impl<'a> PostgresTx<'a> {
@@ -80,9 +79,9 @@ impl<'a> PostgresTx<'a> {
             shared,
             wrote: false,
             called: BTreeSet::new(),
+            touched: Touched::default(),
             undone: false,
             pending: Pending::default(),
-            pauses: None,
             job: This::default(),
         }
     }
@@ -97,11 +96,11 @@ impl<'a> PostgresTx<'a> {
             self.pending.append(job.pending);
             self.wrote |= job.wrote;
             self.called.extend(job.called);
+            self.touched.append(job.touched);
         } else {
             if job.wrote {
                 // What is known of is what this one would have made.
                 self.known.forget();
-                self.pauses = None;
             }
             match job.saved {
                 true => self.session.send(sql::UNDO, Vec::new())?,
@@ -122,7 +121,8 @@ impl<'a> PostgresTx<'a> {
     /// Sends what was written; the end of the transaction's own work.
     pub(super) fn done(mut self) -> Result<Done> {
         self.pending.send(self.session)?;
-        Ok(Done { ran: 0, wrote: self.wrote, called: self.called, undone: self.undone && !self.shared })
+        let undone = self.undone && !self.shared;
+        Ok(Done { ran: 0, wrote: self.wrote, called: self.called, touched: self.touched, undone })
     }
 
     /// Sends what was written so far: what follows may read it.
@@ -272,7 +272,11 @@ impl<'a> PostgresTx<'a> {
         }
         self.job.wrote = true;
         self.job.pending.update(next);
-        self.keep(known::Row { remediation: next.clone(), ..row }, record.map_or(&[], std::slice::from_ref), effects)
+        self.keep(
+            known::Row { remediation: next.clone(), ..row },
+            record.map_or(&[], std::slice::from_ref),
+            effects,
+        )
     }
 
     pub(super) fn insert(
@@ -300,6 +304,9 @@ impl<'a> PostgresTx<'a> {
     fn keep(&mut self, row: known::Row, records: &[Record<'_>], effects: &[Effect]) -> Result<Vec<Owed>> {
         records.iter().for_each(|record| self.job.pending.record(record));
         let (id, claimed_by) = (row.remediation.id.clone(), row.claimed_by);
+        if claimed_by != self.me {
+            self.job.touched.one(claimed_by);
+        }
         self.known.put(row, &mut self.job.pending);
         Ok(effects.iter().map(|effect| self.owing(&id, *effect, claimed_by)).collect())
     }

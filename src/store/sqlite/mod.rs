@@ -2,6 +2,7 @@
 //! (`synchronous=FULL`), migrations by `user_version`. One heal writes; others may read meanwhile.
 
 pub mod backup;
+mod kept;
 mod lock;
 mod roles;
 mod rows;
@@ -16,6 +17,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::serve::{self, Cut, Job, Moment, Reach};
 use super::{Error, Opened, Result};
+use kept::Kept;
 use lock::Lock;
 use roles::Roles;
 use rows::SqliteTx;
@@ -44,6 +46,9 @@ pub(super) struct Database {
     pub(super) connection: Connection,
     number: i64,
     roles: Roles,
+    kept: Kept,
+    /// Stands still while nobody else writes to the file.
+    version: i64,
     /// Transactions in the log since it was folded.
     unfolded: usize,
     /// Somebody else reads what was to be folded.
@@ -135,6 +140,8 @@ impl Database {
             connection,
             number,
             roles: Roles::default(),
+            kept: Kept::default(),
+            version: 0,
             unfolded: 0,
             read_by_others: false,
             told_of_log: false,
@@ -150,11 +157,18 @@ impl Database {
         let transaction =
             self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let before = transaction.total_changes();
-        let mut tx = SqliteTx { db: &transaction, me: self.number, roles: &mut self.roles };
+        // A person with a tool may have written meanwhile: what is known then is read anew.
+        let version = transaction.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
+        if std::mem::replace(&mut self.version, version) != version {
+            self.roles.forget();
+            self.kept.forget();
+        }
+        let (roles, kept) = (&mut self.roles, &mut self.kept);
+        let mut tx = SqliteTx { db: &transaction, me: self.number, roles, kept };
         if let [only] = batch {
             // Alone, a job needs no savepoint of its own.
             if !serve::run(only, &mut tx) {
-                tx.roles.forget();
+                tx.forget();
                 transaction.rollback()?;
                 return Ok(all);
             }
@@ -164,7 +178,7 @@ impl Database {
             for job in batch {
                 say("SAVEPOINT job")?;
                 if !serve::run(job, &mut tx) {
-                    tx.roles.forget();
+                    tx.forget();
                     say("ROLLBACK TO job")?;
                 }
                 say("RELEASE job")?;
@@ -187,6 +201,7 @@ impl serve::Database for Database {
         let committed = self.transact(batch, cut);
         if committed.is_err() {
             self.roles.forget();
+            self.kept.forget();
         }
         committed
     }

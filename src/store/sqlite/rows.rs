@@ -1,11 +1,15 @@
 //! Statements and rows, as the transaction on SQLite uses them.
 
-use rusqlite::{Connection, OptionalExtension, Row};
+use std::sync::Arc;
 
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::kept::Kept;
 use super::roles::Roles;
 use crate::gate::Pause;
 use crate::lifecycle::{Remediation, RemediationId};
-use crate::store::Result;
+use crate::store::columns::{body, columns, parse};
+use crate::store::{Error, Result};
 use crate::time::Timestamp;
 
 /// A transaction under way.
@@ -14,9 +18,62 @@ pub(super) struct SqliteTx<'a> {
     /// This replica's number.
     pub(super) me: i64,
     pub(super) roles: &'a mut Roles,
+    pub(super) kept: &'a mut Kept,
 }
 
 impl SqliteTx<'_> {
+    /// Something that was known was undone.
+    pub(super) fn forget(&mut self) {
+        self.roles.forget();
+        self.kept.forget();
+    }
+
+    /// A remediation and its alert's row.
+    pub(super) fn kept(&mut self, id: &RemediationId) -> Result<Option<(Arc<Remediation>, Option<i64>)>> {
+        if let Some(kept) = self.kept.get(id) {
+            return Ok(Some(kept));
+        }
+        let found = self.one("SELECT body, alert FROM remediations WHERE id = ?1", params![id.0], |row| {
+            Ok((row.get::<_, String>(0)?, row.get(1)?))
+        })?;
+        let Some((body, alert)) = found else { return Ok(None) };
+        let remediation = Arc::new(parse(&body)?);
+        self.kept.put(&remediation, alert);
+        Ok(Some((remediation, alert)))
+    }
+
+    /// Keeps what became of a remediation.
+    pub(super) fn write(&mut self, changed: &Remediation) -> Result<()> {
+        let columns = columns(changed);
+        let rows = self.run(
+            "UPDATE remediations SET instance_id = ?2, ts = ?3, state = ?4, open = ?5, unsent = ?6,
+             takes_instance = ?7, takes_role = ?8, due_at = ?9, acted_at = ?10, cools_from = ?11, ended_at = ?12,
+             outcome = ?13, body = ?14, waits_for = ?15 WHERE id = ?1",
+            params![
+                changed.id.0,
+                columns.instance_id,
+                changed.origin.ts,
+                changed.state.name(),
+                !changed.is_over(),
+                changed.state.is_before_sending(),
+                changed.state.takes_instance(),
+                changed.state.takes_role_slot(),
+                changed.state.due_at().map(|due| due.0),
+                columns.acted_at,
+                columns.cools_from,
+                columns.ended_at,
+                columns.outcome,
+                body(changed)?,
+                columns.waits_for
+            ],
+        )?;
+        if rows != 1 {
+            return Err(Error::Corrupt { what: "remediation", why: format!("{} is not there", changed.id) });
+        }
+        self.count(changed, columns.instance_id.as_deref());
+        Ok(())
+    }
+
     /// Keeps the count of what runs after `written` was.
     pub(super) fn count(&mut self, written: &Remediation, instance: Option<&str>) {
         let takes = instance.filter(|_| written.state.takes_role_slot());

@@ -1,5 +1,8 @@
 //! The store's transaction on SQLite. Statements are prepared once and kept by the connection.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use rusqlite::{Row, params};
 
 use super::rows::{SqliteTx, at, id, pause};
@@ -10,10 +13,13 @@ use crate::lifecycle::{Effect, Remediation, RemediationId};
 use crate::rule::{RuleKey, glob_match};
 use crate::store::columns::{HISTORY_SEARCHED, body, columns, corrupt, effect, parse, parse_all};
 use crate::store::{
-    AlertRow, Beat, Error, HistoryRow, Limit, NewAlert, Notice, Orphans, Owed, Past, Record, Result, Tally,
+    AlertRow, Beat, HistoryRow, Limit, NewAlert, Notice, Orphans, Owed, Past, Record, Result, Subject, Tally,
     Trimmed, Tx,
 };
 use crate::time::Timestamp;
+
+/// Slack lets nobody wait for longer.
+const LONGEST_LIMIT: Duration = Duration::from_secs(3600);
 
 impl Tx for SqliteTx<'_> {
     fn me(&self) -> i64 {
@@ -103,6 +109,42 @@ impl Tx for SqliteTx<'_> {
         Ok(found.flatten().map(Timestamp))
     }
 
+    fn keep_step(
+        &mut self,
+        next: &Arc<Remediation>,
+        record: Option<&Record<'_>>,
+        effects: &[Effect],
+    ) -> Result<Vec<Owed>> {
+        if let Some(record) = record {
+            self.record(record)?;
+        }
+        self.write(next)?;
+        self.kept.step(next);
+        effects.iter().map(|effect| self.owe(&next.id, *effect)).collect()
+    }
+
+    fn keep_new(
+        &mut self,
+        new: &Arc<Remediation>,
+        alert: Option<i64>,
+        records: &[Record<'_>],
+        effects: &[Effect],
+    ) -> Result<Vec<Owed>> {
+        self.insert_remediation(new, alert)?;
+        self.kept.put(new, alert);
+        records.iter().try_for_each(|record| self.record(record))?;
+        effects.iter().map(|effect| self.owe(&new.id, *effect)).collect()
+    }
+
+    fn subject(&mut self, id: &RemediationId) -> Result<Option<Subject>> {
+        let Some((remediation, alert)) = self.kept(id)? else { return Ok(None) };
+        let resolved_at = match alert {
+            Some(alert) => self.alert_resolved_at(alert)?,
+            None => None,
+        };
+        Ok(Some(Subject { remediation, alert, resolved_at }))
+    }
+
     fn insert_remediation(&mut self, new: &Remediation, alert: Option<i64>) -> Result<()> {
         let columns = columns(new);
         self.run(
@@ -140,52 +182,24 @@ impl Tx for SqliteTx<'_> {
     }
 
     fn update_remediation(&mut self, changed: &Remediation) -> Result<()> {
-        let columns = columns(changed);
-        let rows = self.run(
-            "UPDATE remediations SET instance_id = ?2, ts = ?3, state = ?4, open = ?5, unsent = ?6,
-             takes_instance = ?7, takes_role = ?8, due_at = ?9, acted_at = ?10, cools_from = ?11, ended_at = ?12,
-             outcome = ?13, body = ?14, waits_for = ?15 WHERE id = ?1",
-            params![
-                changed.id.0,
-                columns.instance_id,
-                changed.origin.ts,
-                changed.state.name(),
-                !changed.is_over(),
-                changed.state.is_before_sending(),
-                changed.state.takes_instance(),
-                changed.state.takes_role_slot(),
-                changed.state.due_at().map(|due| due.0),
-                columns.acted_at,
-                columns.cools_from,
-                columns.ended_at,
-                columns.outcome,
-                body(changed)?,
-                columns.waits_for
-            ],
-        )?;
-        if rows != 1 {
-            return Err(Error::Corrupt { what: "remediation", why: format!("{} is not there", changed.id) });
-        }
-        self.count(changed, columns.instance_id.as_deref());
-        Ok(())
+        self.kept.remove(&changed.id);
+        self.write(changed)
     }
 
     fn remediation(&mut self, id: &RemediationId) -> Result<Option<(Remediation, Option<i64>)>> {
-        let found = self.one("SELECT body, alert FROM remediations WHERE id = ?1", params![id.0], |row| {
-            Ok((row.get::<_, String>(0)?, row.get(1)?))
-        })?;
-        found.map(|(body, alert)| Ok((parse(&body)?, alert))).transpose()
+        Ok(self.kept(id)?.map(|(remediation, alert)| (remediation.as_ref().clone(), alert)))
     }
 
-    fn set_aside(&mut self, id: &RemediationId) -> Result<()> {
-        self.run(
+    fn set_aside(&mut self, id: &RemediationId) -> Result<bool> {
+        let mine = self.run(
             "UPDATE remediations SET open = 0, unsent = 0, takes_instance = 0, takes_role = 0, due_at = NULL,
-             waits_for = NULL, state = 'unreadable' WHERE id = ?1",
-            params![id.0],
+             waits_for = NULL, state = 'unreadable' WHERE id = ?1 AND claimed_by = ?2",
+            params![id.0, self.me],
         )?;
+        self.kept.remove(id);
         // Of which role it was cannot be read.
         self.roles.forget();
-        Ok(())
+        Ok(mine > 0)
     }
 
     fn remediations_of(&mut self, channel: &str, ts: &str) -> Result<Vec<Remediation>> {
@@ -207,6 +221,11 @@ impl Tx for SqliteTx<'_> {
 
     fn claimed_remediations(&mut self) -> Result<Vec<Remediation>> {
         let sql = "SELECT body FROM remediations WHERE open = 1 AND claimed_by = ?1 ORDER BY opened_at";
+        parse_all(self.all(sql, params![self.me], |row| row.get(0))?)
+    }
+
+    fn running_remediations(&mut self) -> Result<Vec<Remediation>> {
+        let sql = "SELECT body FROM remediations WHERE open = 1 AND claimed_by = ?1 AND state = 'running'";
         parse_all(self.all(sql, params![self.me], |row| row.get(0))?)
     }
 
@@ -421,14 +440,17 @@ impl Tx for SqliteTx<'_> {
     fn keep_limit(&mut self, limit: &Limit, now: Timestamp) -> Result<()> {
         self.run(
             "INSERT INTO limits (lane, until) VALUES (?1, ?2)
-             ON CONFLICT (lane) DO UPDATE SET until = max(until, excluded.until)",
-            params![limit.lane, now.plus(limit.wait).0],
+             ON CONFLICT (lane) DO UPDATE
+             SET until = CASE WHEN until > ?3 THEN excluded.until ELSE max(until, excluded.until) END",
+            params![limit.lane, now.plus(limit.wait).0, now.plus(LONGEST_LIMIT).0],
         )?;
         Ok(())
     }
 
     fn limits(&mut self, now: Timestamp) -> Result<Vec<Limit>> {
-        self.run("DELETE FROM limits WHERE until <= ?1", params![now.0])?;
+        // What lies too far ahead was kept by a clock that was; if it still holds, Slack says so again.
+        let last = now.plus(LONGEST_LIMIT);
+        self.run("DELETE FROM limits WHERE until <= ?1 OR until > ?2", params![now.0, last.0])?;
         self.all("SELECT lane, until FROM limits ORDER BY lane", [], |row| {
             Ok(Limit { lane: row.get(0)?, wait: now.until(Timestamp(row.get(1)?)) })
         })

@@ -139,8 +139,8 @@ pub(super) async fn a_role_counts_instances_and_not_remediations(at_: &impl Back
     });
     assert!(undone.await.is_err());
     assert_eq!(does(&store, |tx| tx.role_running("web", &id("me"))).await, 2, "what was undone counts not");
-    does(&store, |tx| tx.set_aside(&id("a"))).await;
+    assert!(does(&store, |tx| tx.set_aside(&id("a"))).await);
     assert_eq!(does(&store, |tx| tx.role_running("web", &id("b"))).await, 1);
-    does(&store, |tx| tx.set_aside(&id("c"))).await;
+    assert!(does(&store, |tx| tx.set_aside(&id("c"))).await);
     assert_eq!(does(&store, |tx| tx.role_running("web", &id("me"))).await, 1, "b is left");
 }

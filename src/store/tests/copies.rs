@@ -9,8 +9,7 @@ use crate::store::backup::{Error, backup};
 /// A remediation, its line and what it owes, as one decision keeps them.
 async fn decides(store: &Store, number: usize) {
     does(store, move |tx| {
-        let this =
-            Arc::new(declaring(&format!("r{number}"), "web:NginxDown", &format!("i-{number}"), NOW));
+        let this = Arc::new(declaring(&format!("r{number}"), "web:NginxDown", &format!("i-{number}"), NOW));
         let line = |what| Record { at: NOW, remediation: Some(&this.id), what, who: "heal", why: "because" };
         tx.keep_new(&this, None, &[line("opened")], &[Effect::Declare])?;
         tx.keep_step(&this, Some(&line("target_resolved")), &[Effect::React]).map(drop)

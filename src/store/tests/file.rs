@@ -110,6 +110,21 @@ async fn a_process_that_is_killed_leaves_what_it_committed_and_nothing_half() {
     assert_eq!(does(&store, |tx| tx.owed()).await.len(), 1);
 }
 
+/// Cause: until the moment that a wrong clock had reckoned nothing was posted any more, whatever the restarts.
+#[tokio::test]
+async fn a_limit_that_a_clock_years_ahead_has_kept_is_forgotten_when_the_clock_is_right_again() {
+    let file = InFile::new();
+    let limit = |wait| Limit { lane: "chat.postMessage".to_owned(), wait: Duration::from_secs(wait) };
+    let years_ahead = at(5 * 365 * 86_400);
+    let store = file.open();
+    does(&store, move |tx| tx.keep_limit(&limit(30), years_ahead)).await;
+    assert_eq!(does(&store, |tx| tx.limits(NOW)).await, []);
+    does(&store, move |tx| tx.keep_limit(&limit(30), years_ahead)).await;
+    // What is told by the right clock counts beside it at once.
+    does(&store, move |tx| tx.keep_limit(&limit(20), NOW)).await;
+    assert_eq!(does(&store, |tx| tx.limits(NOW)).await, [limit(20)]);
+}
+
 #[test]
 fn a_database_of_a_newer_heal_is_left_alone() {
     let file = InFile::new();

@@ -123,7 +123,7 @@ pub(super) async fn one_that_cannot_be_read_goes_by_its_opening(at_: &impl Backe
     let store = at_.open();
     keeps(&store, declaring("old", "web:A", "i-1", at(-1)), &[]).await;
     keeps(&store, declaring("young", "web:A", "i-2", at(1)), &[]).await;
-    does(&store, |tx| tx.set_aside(&id("old")).and_then(|()| tx.set_aside(&id("young")))).await;
+    does(&store, |tx| tx.set_aside(&id("old")).and_then(|_| tx.set_aside(&id("young")))).await;
     assert_eq!(trims(&store, Past::Remediations, 100).await, went(1));
     assert!(!there(&store, "old").await && there(&store, "young").await);
 }

@@ -191,6 +191,38 @@ async fn who_was_taken_off_the_list_can_do_nothing_more_and_another_goes_on_with
 }
 
 #[tokio::test]
+async fn under_a_newer_heals_tables_nothing_is_decided_and_the_older_one_leaves_the_list() {
+    let (database, old) = shared();
+    let newer = open(&database.url()).unwrap();
+    does(&old, |tx| tx.set_note("before", "yes")).await;
+    database.sql("INSERT INTO heal_schema VALUES (99)").unwrap();
+    for _ in 0..2 {
+        let late = old.transact(|tx| tx.set_note("late", "yes")).await.unwrap_err();
+        assert!(matches!(late, Error::Outdated { have: 99, .. }) && late.is_final(), "{late:?}");
+    }
+    old.close().await;
+    database.sql("DELETE FROM heal_schema WHERE version = 99").unwrap();
+    let seen = does(&newer, |tx| Ok((tx.beat()?, tx.note("before")?, tx.note("late")?))).await;
+    let listed: Vec<i64> = seen.0.iter().map(|beat| beat.number).collect();
+    assert_eq!((listed, seen.1.as_deref(), seen.2), (vec![newer.number()], Some("yes"), None));
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_set_aside_only_by_the_replica_that_has_claimed_it() {
+    let (database, claimer) = shared();
+    let other = open(&database.url()).unwrap();
+    inserts(&claimer, vec![counting("r", "web:A", "i-1", NOW)]).await;
+    database.sql("UPDATE remediations SET body = '{}'").unwrap();
+    for (store, mine) in [(&other, false), (&claimer, true)] {
+        let read = store.transact(|tx| tx.remediation(&id("r"))).await;
+        assert!(matches!(read, Err(Error::Corrupt { .. })), "{read:?}");
+        assert_eq!(does(store, |tx| tx.set_aside(&id("r"))).await, mine);
+        let open = database.sql("SELECT open FROM remediations").unwrap();
+        assert_eq!(open[0][0].as_deref(), Some(if mine { "f" } else { "t" }));
+    }
+}
+
+#[tokio::test]
 async fn a_replica_that_died_is_not_connected_and_one_that_closed_is_off_the_list() {
     let (database, living) = shared();
     let dying = Options { cut: Cut::new(|_| Verdict::Die) };

@@ -11,7 +11,7 @@ use crate::kill::siege::say;
 use crate::story::CHANNEL;
 
 const RULES: &str =
-    "web:NginxDown: {stage: auto, grace: 0s, at_once: 20, commands: [\"echo ran >> /var/lib/ran\"]}\n";
+    "web:NginxDown: {stage: auto, grace: 0s, at_once: 1000, commands: [\"echo ran >> /var/lib/ran\"]}\n";
 const WITHIN: Duration = Duration::from_secs(90);
 
 async fn place(hosts: usize) -> Place {
@@ -99,6 +99,30 @@ fn an_ssm_that_fails_and_hangs_up_gets_each_command_once() {
             said(&place, alert, "*healed*").await;
         }
         ran_once(&place, 4);
+        place.bot.terminate().await;
+    });
+}
+
+/// Far more than may be on their way at a time: most wait, the last ones by their keys alone, and some for
+/// so long that they are decided anew.
+#[test]
+fn sendings_that_wait_behind_a_slow_ssm_are_each_made_once() {
+    const MANY: usize = 300;
+    crate::story::tell(async {
+        let mut place = place(MANY).await;
+        let began = Instant::now();
+        place.fleet.fault("SendCommand", MANY, &Fault::Stall(Duration::from_millis(1500)));
+        let alerts: Vec<String> =
+            (0..MANY).map(|number| place.post(true, "NginxDown", &format!("web-{number}"))).collect();
+        for alert in &alerts {
+            said(&place, alert, "ran well").await;
+        }
+        ran_once(&place, MANY);
+        assert_eq!(place.fleet.count_calls("SendCommand"), MANY);
+        say(&format!(
+            "SSM takes 1.5 s for a command: {MANY} alerts reported after {:.1} s",
+            began.elapsed().as_secs_f64()
+        ));
         place.bot.terminate().await;
     });
 }

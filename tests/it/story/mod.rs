@@ -182,6 +182,7 @@ listen: 127.0.0.1:0
             workspace,
             fleet,
             clock: Clock::default(),
+            cut: heal::store::Cut::default(),
             log,
             path,
             bot: None,
@@ -210,6 +211,8 @@ pub struct Story {
     pub workspace: Workspace,
     pub fleet: Fleet,
     pub clock: Clock,
+    /// Beside which commits the story has something to say, from the next start on.
+    pub cut: heal::store::Cut,
     log: Log,
     path: PathBuf,
     bot: Option<Running>,
@@ -245,7 +248,7 @@ impl Story {
                 slack_api_url: Some(self.workspace.api_url()),
                 ssm_endpoint: Some(self.fleet.endpoint_url().to_owned()),
                 clock: self.clock.clone(),
-                store: heal::store::Options::default(),
+                store: heal::store::Options { cut: self.cut.clone() },
                 patience: heal::engine::Patience::default(),
             }
         })
