@@ -226,9 +226,11 @@ fn probes(
 ) -> web::Probes {
     let (store, progress, stopping) = (store.clone(), Arc::clone(progress), stopping.clone());
     let (status, connections) = (status.clone(), status.clone());
+    let (queue, refusing) = (seen.queue.clone(), seen.queue.clone());
     web::Probes {
         problems: Box::new(move || {
             let (store, progress) = (store.clone(), Arc::clone(&progress));
+            let refused = queue.troubles().of_all();
             let (status, stopping) = (status.clone(), stopping.clone());
             Box::pin(async move {
                 let mut problems: Vec<String> = Vec::new();
@@ -236,6 +238,7 @@ fn probes(
                     problems.push("stopping".to_owned());
                 }
                 problems.extend(progress.get());
+                problems.extend(refused);
                 let socket = status.borrow().clone();
                 if mode == Mode::Socket && socket.connected == 0 && problems.is_empty() {
                     problems
@@ -253,6 +256,7 @@ fn probes(
                 problems
             })
         }),
+        remarks: Box::new(move || refusing.troubles().lines()),
         metrics: Box::new(move || {
             seen.metrics.connections.set(i64::from(connections.borrow().connected));
             seen.text()

@@ -150,7 +150,8 @@ impl Ssm {
     }
 
     async fn send_asking(&self, run: &Watched) -> Result<String, Fault> {
-        let fence = Fence::of_copy(&self.fence_dir, run.sent_at);
+        let dir = run.fence_dir.as_deref().unwrap_or(&self.fence_dir);
+        let fence = Fence::of_copy(dir, run.sent_at);
         let parameters = HashMap::from([
             ("commands".to_owned(), vec![ask_script(&run.run, &fence)]),
             ("executionTimeout".to_owned(), vec![READ_WITHIN.to_string()]),

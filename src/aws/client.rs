@@ -28,7 +28,7 @@ pub struct Ssm {
     /// Makes one attempt and no other: `SendCommand`, `StartAutomationExecution`.
     pub(super) sends: aws_sdk_ssm::Client,
     pub(super) timing: Timing,
-    /// Where shell rules make their fences on the hosts.
+    /// Where shell runs made their fences on the hosts if nothing was kept of it with the run.
     pub(super) fence_dir: Arc<str>,
     pub(super) asking: Arc<Asking>,
 }

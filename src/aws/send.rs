@@ -55,6 +55,8 @@ pub struct Copy<'a> {
     pub first_sent_at: Timestamp,
     /// When this copy was; its deadline on the host comes from that.
     pub sent_at: Timestamp,
+    /// Where the first copy makes its fence; `None` where that was not kept.
+    pub fence_dir: Option<&'a str>,
     /// 1 for the first. Later ones are looked for longer before the next.
     pub number: u32,
 }
@@ -156,8 +158,8 @@ impl Ssm {
         let Copy { plan, target, run, .. } = copy;
         match &plan.work {
             Work::Shell { .. } => {
-                let script =
-                    plan.script(run, &Fence::of_copy(&self.fence_dir, copy.sent_at)).unwrap_or_default();
+                let fence = Fence::of_copy(copy.fence_dir.unwrap_or(&self.fence_dir), copy.sent_at);
+                let script = plan.script(run, &fence).unwrap_or_default();
                 let timeout = plan.timeout.as_secs().clamp(1, 172_800).to_string();
                 let parameters = HashMap::from([
                     ("commands".to_owned(), vec![script]),

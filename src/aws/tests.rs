@@ -85,7 +85,7 @@ static RUN: LazyLock<(RemediationId, Target)> =
 fn copy(plan: &Plan) -> Copy<'_> {
     let (run, target) = &*RUN;
     let sent_at = Timestamp::from_secs(1_795_410_000);
-    Copy { plan, target, run, first_sent_at: sent_at, sent_at, number: 1 }
+    Copy { plan, target, run, first_sent_at: sent_at, sent_at, fence_dir: None, number: 1 }
 }
 
 #[tokio::test]
@@ -170,6 +170,8 @@ async fn every_copy_may_begin_for_the_same_time_after_its_own_sending() {
     ssm.send(first).await;
     let later = first.sent_at.plus(Duration::from_secs(90));
     ssm.send(Copy { sent_at: later, number: 2, ..first }).await;
+    // What was sent under another setting goes on where it began.
+    ssm.send(Copy { fence_dir: Some("/srv/heal"), number: 3, ..first }).await;
     let scripts: Vec<String> = calls
         .lock()
         .unwrap()
@@ -178,6 +180,8 @@ async fn every_copy_may_begin_for_the_same_time_after_its_own_sending() {
         .collect();
     assert!(scripts[0].contains("-gt 1795410300 ]"), "{}", scripts[0]);
     assert!(scripts[1].contains("-gt 1795410390 ]"), "{}", scripts[1]);
+    assert!(scripts[1].contains("/var/lib/heal") && !scripts[2].contains("/var/lib/heal"), "{}", scripts[2]);
+    assert!(scripts[2].contains("/srv/heal"), "{}", scripts[2]);
 }
 
 #[tokio::test]

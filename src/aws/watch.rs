@@ -69,6 +69,8 @@ pub struct Watched {
     pub first_sent_at: Timestamp,
     /// When its newest copy was sent.
     pub sent_at: Timestamp,
+    /// Where it made its fence; `None` where that was not kept.
+    pub fence_dir: Option<String>,
     /// How many were sent.
     pub copies: u32,
     /// The host is to be asked, whatever SSM says or does not say.
@@ -531,9 +533,10 @@ fn is_doubtful(run: &Watched, ran: &Ran, told: bool) -> bool {
         | Final::Terminated
         | Final::AccessDenied
         | Final::InvalidPlatform => run.copies > 1,
-        Final::Success | Final::Late | Final::Interrupted => false,
-        // Killed, or its agent was: the verdict comes first in what a run prints.
-        Final::Failed | Final::ExecutionTimedOut | Final::Cancelled => !told,
+        Final::Late | Final::Interrupted => false,
+        // Killed, or its agent was: the verdict comes first in what a run prints. Without it a success is none
+        // either: a confirm that failed ends with 0 too.
+        Final::Success | Final::Failed | Final::ExecutionTimedOut | Final::Cancelled => !told,
         Final::DeliveryTimedOut | Final::TimedOut | Final::Other(_) => true,
     }
 }

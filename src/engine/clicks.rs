@@ -89,7 +89,9 @@ impl Engine {
             }
             Err(error) => {
                 self.store_failed("keeping a click (not acknowledged)", &error);
-                self.tell(&press, "heal could not keep your press in its database, so nothing happened. Press again in a moment.".to_owned());
+                // A commit whose answer was lost may count.
+                let uncertain = "heal's database did not answer, so your press may have been kept or not. Look at the declaration in a moment, and press again if it does not show it.";
+                self.tell(&press, uncertain.to_owned());
             }
         }
     }

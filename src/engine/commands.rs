@@ -148,8 +148,8 @@ impl Engine {
             Err(error) => {
                 self.store_failed("obeying a command", &error);
                 Some(answer::sorry(
-                    "heal could not reach its database, so nothing happened",
-                    "try again in a moment",
+                    "heal's database did not answer, so what you asked for may have been kept or not.",
+                    "Look at /heal status in a moment, and ask again if it does not show it.",
                 ))
             }
         }

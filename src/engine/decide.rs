@@ -25,6 +25,8 @@ pub(super) struct Ground {
     pub max_age: Duration,
     /// Looked at in the transaction, so that what was read just before counts.
     pub hearing: Hearing,
+    /// Where shell runs that are sent from now on make their fences.
+    pub fence_dir: Arc<str>,
 }
 
 /// What a transaction decided, for the shell to carry out after the commit.
@@ -111,6 +113,7 @@ fn begin(
         report: None,
         sent_at: None,
         sent_again: Vec::new(),
+        fence_dir: None,
         command_id: None,
         ran: None,
         state: State::Resolving { until: ground.now },
@@ -230,7 +233,7 @@ fn advance(
         };
         facts.rule_changed = tx.remediation(of)?.is_none_or(|(earlier, _)| !seen(&earlier));
     }
-    let step = match lifecycle::step(&before, input, &facts) {
+    let mut step = match lifecycle::step(&before, input, &facts) {
         Ok(step) => step,
         Err(refused) => {
             if let Some(opened) = opened {
@@ -253,6 +256,9 @@ fn advance(
             return Ok(Err(refused));
         }
     };
+    if before.sent_at.is_none() && step.next.sent_at.is_some() {
+        step.next.fence_dir = Some(ground.fence_dir.to_string());
+    }
     // Looking again and waiting on is nothing new to tell.
     let waits_on = step.effects.is_empty()
         && (matches!(step.next.state, State::Waiting { .. }) || matches!(input, Input::RunUnseen { .. }));

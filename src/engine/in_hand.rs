@@ -200,6 +200,18 @@ impl InHand {
         }
     }
 
+    /// It waits for long and stays in hand, but leaves its place to others; [`InHand::has_room`] gives it
+    /// one again.
+    pub(super) fn leave(&self, owed: &Owed) {
+        let mut effects = self.lock();
+        let Some(lane) = effects.held.get_mut(&key(owed)).and_then(Option::take) else { return };
+        let lane = &mut effects.lanes[lane];
+        lane.begun = lane.begun.saturating_sub(1);
+        if lane.is_worth_a_look() {
+            self.room.notify_one();
+        }
+    }
+
     /// Awaits room, and takes what there is room for, the oldest of each kind and channel first.
     async fn next(&self) -> Vec<Taken> {
         loop {
@@ -318,6 +330,22 @@ mod tests {
         hand.end(&all[3]);
         assert!(comes(&hand, &owed(room + 3, Effect::Declare, 1)), "nobody waits any more");
         assert!(!comes(&hand, &owed(room + 4, Effect::Declare, 1)), "what was begun late takes room too");
+    }
+
+    #[test]
+    fn what_waits_for_long_leaves_its_place_and_gets_one_again() {
+        let (hand, room) = (InHand::default(), Kind::Reports.room());
+        let all: Vec<Owed> = (0..room).map(|number| owed(number, Effect::Attach, 1)).collect();
+        assert!(all.iter().all(|owed| comes(&hand, owed)));
+        all.iter().for_each(|owed| hand.leave(owed));
+        assert!(comes(&hand, &owed(9000, Effect::Report, 1)), "uploads that wait hold up no report");
+        assert!(!hand.begin(&all[0]), "it is in hand still");
+        hand.leave(&all[0]);
+        assert!(hand.has_room(&all[0], "C1", true));
+        hand.end(&all[0]);
+        hand.end(&all[1]);
+        assert_eq!(hand.lock().lanes[0].begun, 1);
+        assert!(hand.begin(&all[1]), "it was over");
     }
 
     #[test]

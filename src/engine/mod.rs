@@ -11,6 +11,7 @@ mod commands;
 mod decide;
 mod hearing;
 mod in_hand;
+mod later;
 mod lease;
 pub mod metrics;
 mod missed;
@@ -82,6 +83,7 @@ struct Inner {
     reactions: react::Reactions,
     newest: perform::Newest,
     in_hand: in_hand::InHand,
+    later: later::Later,
     /// Sendings are read as these allow …
     at_hand: tokio::sync::Semaphore,
     /// … and begin as these do.
@@ -113,6 +115,7 @@ impl Engine {
             reactions: react::Reactions::default(),
             newest: perform::Newest::default(),
             in_hand: in_hand::InHand::default(),
+            later: later::Later::default(),
             at_hand: tokio::sync::Semaphore::new(send::AT_HAND),
             turns: tokio::sync::Semaphore::new(send::SENT_AT_ONCE),
             places: Arc::new(tokio::sync::Semaphore::new(receive::TAKEN_AT_ONCE)),
@@ -256,6 +259,7 @@ impl Engine {
             now: self.clock().now(),
             max_age: self.config().limits.max_age,
             hearing: self.hearing().clone(),
+            fence_dir: self.config().aws.fence_dir.as_str().into(),
         }
     }
 

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::decide::Decided;
+use super::later::is_out_of_time;
 use super::{Engine, fresh_id};
 use crate::message::Said;
 use crate::slack::send::{Call, Done, Job, Priority};
@@ -61,13 +62,14 @@ impl Engine {
             let channel = &notice.channel;
             match done.await {
                 Done::Sent { .. } | Done::Superseded => {}
-                Done::GaveUp(error) if error.is_permanent() => {
+                Done::GaveUp(error) if is_out_of_time(&error, notice.owed_at, engine.clock().now()) => {
                     engine.metrics().slack_given_up.inc();
                     let hint = error.hint().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
                     tracing::error!(channel, %error, "an announcement could not be posted in {channel}: {error}{hint}");
                 }
-                Done::GaveUp(_) => {
-                    tokio::time::sleep(super::perform::RETRY).await;
+                Done::GaveUp(error) => {
+                    let failures = engine.0.later.failed(&notice.id);
+                    engine.until_again(channel, &error, failures).await;
                     return engine.announce(notice, true);
                 }
             }

@@ -18,9 +18,6 @@ use crate::slack::send::{Call, Done, Job, Priority};
 use crate::slack::{Metadata, Post, Text, Upload};
 use crate::store::{self, Needs, Owed, Tx};
 
-/// What Slack could not be told for now is told again after this.
-pub(super) const RETRY: Duration = Duration::from_secs(60);
-
 /// "Sent" and "running" wait so long for what comes next where nobody pressed anything, as reactions do:
 /// Slack takes some fifty updates a minute, and what is over by then is one.
 const GATHER: Duration = Duration::from_millis(250);
@@ -249,13 +246,13 @@ impl Engine {
         let input = match done {
             Done::Sent { ts: Some(ts) } => Input::DeclarationPosted { ts },
             // It stands somewhere: it is looked for.
-            Done::Sent { ts: None } => return self.retry_later(owed),
+            Done::Sent { ts: None } => return self.retry_later(owed, None),
             // What took its place settles it.
             Done::Superseded => return self.0.in_hand.end(&owed),
             Done::GaveUp(error) => {
                 self.gave_up("posting a declaration", &owed, &error);
-                if !error.is_permanent() {
-                    self.retry_later(owed);
+                if !error.is_final() {
+                    self.retry_later(owed, Some(error));
                     return;
                 }
                 Input::DeclarationRefused { why: error.to_string() }
@@ -269,13 +266,13 @@ impl Engine {
         let ts = match done {
             Done::Sent { ts: Some(ts) } => ts,
             // It stands somewhere: it is looked for.
-            Done::Sent { ts: None } => return self.retry_later(owed),
+            Done::Sent { ts: None } => return self.retry_later(owed, None),
             // What took its place settles it.
             Done::Superseded => return self.0.in_hand.end(&owed),
             Done::GaveUp(error) => {
                 self.gave_up("posting a report", &owed, &error);
-                if !error.is_permanent() {
-                    self.retry_later(owed);
+                if !error.is_final() {
+                    self.retry_later(owed, Some(error));
                     return;
                 }
                 // Slack may refuse these blocks and still take the text: an outcome is never silent.
@@ -284,7 +281,9 @@ impl Engine {
                 let plain = self.post(rendered, "report_text", said, Priority::Report, again);
                 match self.parts().queue.submit(plain).await {
                     Done::Sent { ts: Some(ts) } => ts,
-                    Done::GaveUp(error) if !error.is_permanent() => return self.retry_later(owed),
+                    Done::GaveUp(error) if !error.is_final() => {
+                        return self.retry_later(owed, Some(error));
+                    }
                     _ => return self.settled(&owed).await,
                 }
             }
@@ -431,43 +430,6 @@ impl Engine {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(5));
         }
-    }
-
-    /// Slack refused it for good: done. It may take it later: again in a while.
-    async fn settle_or_retry(&self, owed: Owed, error: &crate::slack::Error) {
-        if error.is_permanent() {
-            self.settled(&owed).await;
-        } else {
-            self.retry_later(owed);
-        }
-    }
-
-    /// Performs a still owed effect again after a while, as after a restart: looked up first.
-    pub(super) fn retry_later(&self, owed: Owed) {
-        let engine = self.clone();
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(RETRY).await;
-                let id = owed.remediation.clone();
-                match engine.store().transact(move |tx| tx.remediation(&id)).await {
-                    Ok(Some((remediation, _))) => return engine.carry(owed, Arc::new(remediation), true),
-                    Ok(None) | Err(store::Error::Stopped | store::Error::Fenced) => return,
-                    Err(error) => engine.store_failed("reading what is owed", &error),
-                }
-            }
-        });
-    }
-
-    /// Says what Slack did not take: for good, or for now.
-    pub(super) fn gave_up(&self, doing: &str, owed: &Owed, error: &crate::slack::Error) {
-        let id = &owed.remediation;
-        if !error.is_permanent() {
-            tracing::warn!(remediation = %id, %error, "{doing} of remediation {id} has to wait: {error}");
-            return;
-        }
-        self.metrics().slack_given_up.inc();
-        let hint = error.hint().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
-        tracing::error!(remediation = %id, %error, "{doing} of remediation {id} failed for good: {error}{hint}");
     }
 }
 

@@ -9,8 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Engine;
+use super::later::is_out_of_time;
 use crate::lifecycle::Remediation;
 use crate::message;
+use crate::slack::Error;
 use crate::slack::send::{Call, Done, Job, Priority};
 use crate::store::{self, Needs, Owed};
 
@@ -28,12 +30,14 @@ pub(super) struct Reactions {
 }
 
 /// What became of a reaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Set {
     Done,
     /// Slack refuses it for good (the message is gone, …).
     Never,
     NotNow,
+    /// Slack refuses it until a person changes something.
+    Refused(Error),
 }
 
 /// What of ours may be on a message, as its note keeps it: `eyes` is there and nothing else; with
@@ -90,14 +94,22 @@ impl Engine {
         gathering.insert(place.clone(), vec![owed]);
         drop(gathering);
         tokio::spawn(async move {
-            let mut wait = GATHER;
+            let (mut wait, mut refused) = (GATHER, 0);
             loop {
                 tokio::time::sleep(wait).await;
                 let now: Vec<Owed> =
                     engine.0.reactions.lock().get_mut(&place).map(std::mem::take).unwrap_or_default();
+                let mut waited = false;
                 let undone = match Box::pin(engine.set_reaction(&place, now.clone())).await {
                     Ok(Set::Done | Set::Never) => Vec::new(),
                     Ok(Set::NotNow) => now,
+                    Ok(Set::Refused(error)) => {
+                        now.iter().for_each(|owed| engine.0.in_hand.leave(owed));
+                        refused += 1;
+                        Box::pin(engine.until_again(&place.0, &error, refused)).await;
+                        waited = true;
+                        now
+                    }
                     // The bot is ending; whoever comes after it goes on with it.
                     Err(error) if error.is_final() => Vec::new(),
                     Err(error) => {
@@ -107,6 +119,7 @@ impl Engine {
                 };
                 wait = match undone.is_empty() {
                     true => GATHER,
+                    false if waited => GATHER,
                     false if wait == GATHER => RETRY.0,
                     false => (wait * 2).min(RETRY.1),
                 };
@@ -128,7 +141,7 @@ impl Engine {
         let (name, now) = (note.clone(), self.clock().now());
         let needs = Needs::default().thread(&channel, &ts).note(note.clone());
         // Noted before it is set: should this process go away in between, the next change knows of it.
-        let (shown, wanted) = self
+        let (shown, wanted, opened_at) = self
             .store()
             .with(needs)
             .transact(move |tx| {
@@ -138,7 +151,7 @@ impl Engine {
                 if shown.certain.as_deref() != Some(wanted) {
                     tx.set_passing_note(&name, &shown.setting(wanted), now)?;
                 }
-                Ok((shown, wanted))
+                Ok((shown, wanted, all.iter().map(|one| one.opened_at).max().unwrap_or(now)))
             })
             .await?;
         if shown.certain.as_deref() == Some(wanted) {
@@ -148,16 +161,18 @@ impl Engine {
         let mut set = self.call(place, wanted, true).await;
         if set == Set::Done {
             for old in shown.besides(wanted) {
-                if self.call(place, &old, false).await == Set::NotNow {
-                    set = Set::NotNow;
+                match self.call(place, &old, false).await {
+                    Set::Done | Set::Never => {}
+                    other => set = other,
                 }
             }
         }
         match set {
+            Set::Refused(error) if !is_out_of_time(&error, opened_at, now) => return Ok(Set::Refused(error)),
             Set::NotNow => return Ok(Set::NotNow),
             Set::Done => {}
             // Nothing can be changed there any more, and nothing is known of it.
-            Set::Never => {
+            Set::Never | Set::Refused(_) => {
                 self.settle_reactions(note, None, owed).await?;
                 return Ok(Set::Never);
             }
@@ -219,8 +234,11 @@ impl Engine {
             Done::Sent { .. } => Set::Done,
             Done::Superseded => Set::NotNow,
             Done::GaveUp(error) => {
+                if error.needs_person() {
+                    return Set::Refused(error);
+                }
                 tracing::warn!(%error, channel = %place.0, ts = %place.1, "the reaction {name} could not be set");
-                if error.is_permanent() { Set::Never } else { Set::NotNow }
+                if error.is_final() { Set::Never } else { Set::NotNow }
             }
         }
     }

@@ -94,6 +94,7 @@ impl Engine {
             run: &remediation.id,
             first_sent_at,
             sent_at: remediation.last_sent_at().unwrap_or(first_sent_at),
+            fence_dir: remediation.fence_dir.as_deref(),
             number: 1 + u32::try_from(remediation.sent_again.len()).unwrap_or(u32::MAX - 1),
         };
         let sent = if again {

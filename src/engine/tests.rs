@@ -46,6 +46,7 @@ struct World {
     now: Timestamp,
     opened: u32,
     hearing: Hearing,
+    fence_dir: &'static str,
     /// What the last decision owes, in order.
     owed: Vec<(String, Effect)>,
     _folder: tempfile::TempDir,
@@ -106,7 +107,16 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let hearing = Hearing::new(None, Vec::new());
         let store = Store::open(&Location::Sqlite(folder.path().join("heal.db"))).unwrap();
-        World { store, rules: rules(text), now: START, opened: 0, hearing, owed: Vec::new(), _folder: folder }
+        World {
+            store,
+            rules: rules(text),
+            now: START,
+            opened: 0,
+            hearing,
+            fence_dir: "/var/lib/heal",
+            owed: Vec::new(),
+            _folder: folder,
+        }
     }
 
     fn ground(&self) -> Ground {
@@ -115,6 +125,7 @@ impl World {
             now: self.now,
             max_age: Duration::from_secs(900),
             hearing: self.hearing.clone(),
+            fence_dir: self.fence_dir.into(),
         }
     }
 

@@ -70,6 +70,7 @@ impl Runs {
             instance_id: running.target.as_ref()?.instance_id.clone(),
             first_sent_at: running.sent_at?,
             sent_at: running.last_sent_at()?,
+            fence_dir: running.fence_dir.clone(),
             copies: 1 + u32::try_from(running.sent_again.len()).unwrap_or(u32::MAX - 1),
             asking: matches!(running.state, State::Running { asking: true, .. }),
             steps: plan.steps().map(|steps| self.shared(steps)),

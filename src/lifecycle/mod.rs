@@ -134,6 +134,10 @@ pub struct Remediation {
     /// Shell rules only: the host's fence runs one of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sent_again: Vec<Timestamp>,
+    /// Where its fence is made on the host, kept with the sending: every copy of one run, and whoever asks
+    /// for it, has to go to the same. `None` of what an older heal sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence_dir: Option<String>,
     /// SSM's id of the command or Automation execution.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command_id: Option<String>,

@@ -153,6 +153,7 @@ fn new(stage: Stage, approvals: u32, trigger: Trigger) -> Remediation {
         report: None,
         sent_at: None,
         sent_again: Vec::new(),
+        fence_dir: None,
         command_id: None,
         ran: None,
         state: State::Resolving { until: RAISED },

@@ -48,6 +48,25 @@ impl Client {
         thread_ts: Option<&str>,
         is_it: impl Fn(&Value) -> bool + Send + Sync,
     ) -> Result<Option<String>, Error> {
+        match self.search(channel, thread_ts, &is_it).await {
+            // Somebody deleted the alert. What is posted after that stands at the top level (slack-go/slack#1571).
+            Err(error) if thread_ts.is_some() && error.code() == Some("thread_not_found") => {
+                self.search(channel, None, &is_it).await.map_err(|error| match error {
+                    // Of another method than the one whose pace the caller keeps.
+                    Error::RateLimited { .. } => Error::not_done(error.to_string()),
+                    error => error,
+                })
+            }
+            found => found,
+        }
+    }
+
+    async fn search(
+        &self,
+        channel: &str,
+        thread_ts: Option<&str>,
+        is_it: &(impl Fn(&Value) -> bool + Send + Sync),
+    ) -> Result<Option<String>, Error> {
         #[derive(Deserialize)]
         struct Page {
             messages: Vec<Value>,

@@ -65,7 +65,7 @@ async fn every_way_to_fail_says_whether_it_may_have_been_done() {
         assert!(error.may_have_been_done(), "{way}: {error:?}");
     }
     let error = client.post(&post).await.unwrap_err();
-    assert!(error.is_permanent());
+    assert!(error.is_permanent() && error.is_final());
     assert_eq!(error.to_string(), "Slack refused: invalid_blocks: [ERROR] too long [json-pointer:/blocks/0]");
     assert_eq!(client.post(&post).await.unwrap_err().code(), Some("http_404"));
 
@@ -78,6 +78,34 @@ async fn every_way_to_fail_says_whether_it_may_have_been_done() {
     let error = nobody.post(&post).await.unwrap_err();
     assert!(matches!(error, Error::NotDone { .. }), "{error:?}");
     assert!(!format!("{nobody:?} {error:?}").contains("xoxb-test"));
+}
+
+#[test]
+fn what_a_person_can_mend_is_told_from_what_a_message_is_refused_for() {
+    let one_message =
+        ["invalid_blocks", "msg_too_long", "message_not_found", "cant_update_message", "too_many_reactions"];
+    for code in one_message {
+        let error = Error::from_code(code, "");
+        assert!(
+            error.is_final() && !error.needs_person() && error.owed_for() == Some(Duration::ZERO),
+            "{code}"
+        );
+    }
+    let all = ["invalid_auth", "not_authed", "token_expired", "account_inactive", "team_added_to_org"];
+    let here = ["missing_scope", "not_in_channel", "channel_not_found", "restricted_action", "is_archived"];
+    for code in all.into_iter().chain(here) {
+        let error = Error::from_code(code, "");
+        assert!(error.needs_person() && !error.is_final() && error.hint().is_some(), "{code}");
+        assert_eq!(error.concerns_all(), all.contains(&code), "{code}");
+    }
+    for status in [401, 403, 407] {
+        let error = Error::from_status(axum::http::StatusCode::from_u16(status).unwrap(), "denied by proxy");
+        assert!(error.needs_person() && error.concerns_all() && error.hint().is_some(), "{status}");
+    }
+    let unheard_of = Error::from_code("never_heard_of", "");
+    assert!(unheard_of.needs_person() && !unheard_of.concerns_all());
+    let passing = Error::unclear("no answer");
+    assert!(!passing.needs_person() && !passing.is_final() && passing.owed_for().is_none());
 }
 
 #[tokio::test]

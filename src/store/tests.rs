@@ -230,6 +230,7 @@ fn opened(id_: &str, rule: &str, now: Timestamp) -> Remediation {
         report: None,
         sent_at: None,
         sent_again: Vec::new(),
+        fence_dir: None,
         command_id: None,
         ran: None,
         state: State::Resolving { until: now },

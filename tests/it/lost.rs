@@ -416,8 +416,15 @@ fn two_hundred_runs_are_followed_by_a_bounded_number_of_calls_through_a_time_of_
                 address: None,
                 platform: Platform::Linux,
             };
-            let copy =
-                Copy { plan: &plan, target: &target, run: &run, first_sent_at: sent_at, sent_at, number: 1 };
+            let copy = Copy {
+                plan: &plan,
+                target: &target,
+                run: &run,
+                first_sent_at: sent_at,
+                sent_at,
+                fence_dir: None,
+                number: 1,
+            };
             let heal::aws::Sent::Accepted { command_id } = ssm.send(copy).await else { panic!("not sent") };
             running.push(Arc::new(Watched {
                 run,
@@ -426,6 +433,7 @@ fn two_hundred_runs_are_followed_by_a_bounded_number_of_calls_through_a_time_of_
                 instance_id,
                 first_sent_at: sent_at,
                 sent_at,
+                fence_dir: None,
                 copies: 1,
                 asking: false,
                 steps: plan.steps().map(Arc::from),

@@ -25,6 +25,7 @@ mod outage;
 mod people;
 mod postgres;
 mod readme;
+mod refused;
 mod replicas;
 mod runs;
 mod sandbox;

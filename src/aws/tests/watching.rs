@@ -50,6 +50,7 @@ fn watched(id: &str, plan: Plan) -> Watched {
         instance_id,
         first_sent_at: Timestamp(1_000_000),
         sent_at: Timestamp(1_000_000),
+        fence_dir: None,
         copies: 1,
         asking: false,
         steps: plan.steps().map(Arc::from),
@@ -115,8 +116,9 @@ async fn given_up(details: &'static str, said: &'static [&'static str]) -> (Ssm,
         ("SendCommand", _) => well(json!({"Command": {"CommandId": format!("ask{before}")}})),
         ("ListCommandInvocations", Some("c")) => {
             let mut one = invocation("c", details, "");
-            one["Status"] = json!("TimedOut");
-            one["CommandPlugins"][0]["ResponseCode"] = json!(-1);
+            let fine = details == "Success";
+            one["Status"] = json!(if fine { "Success" } else { "TimedOut" });
+            one["CommandPlugins"][0]["ResponseCode"] = json!(if fine { 0 } else { -1 });
             well(json!({"CommandInvocations": [one]}))
         }
         ("ListCommandInvocations", Some(ask)) => {
@@ -185,6 +187,8 @@ async fn a_run_that_ended_without_its_verdict_is_told_by_its_host() {
         ("Cancelled", HALF, Final::Cancelled, Some(Outcome::Cancelled), 1),
         ("Execution Timed Out", HALF, Final::ExecutionTimedOut, Some(Outcome::TimedOut), 1),
         ("Execution Timed Out", OUTPUT_WELL, Final::Success, None, 1),
+        ("Success", OUTPUT_WELL, Final::Success, None, 1),
+        ("Success", HALF, Final::Interrupted, Some(Outcome::Unknown), 1),
     ] {
         let (ssm, calls) = given_up(details, Box::leak(Box::new([said]))).await;
         match look_on(&ssm, &[watched("c", shell())]).await {
@@ -200,6 +204,28 @@ async fn a_run_that_ended_without_its_verdict_is_told_by_its_host() {
         assert!(matches!(look_on(&ssm, &[watched("c", document())]).await, Seen::Ended(_)));
         assert_eq!(count(&calls, "SendCommand"), 0);
     }
+}
+
+/// Cause: it counted as a run that went well, for its script ends with 0.
+#[tokio::test]
+async fn a_success_without_its_verdict_may_be_a_confirm_that_failed() {
+    const NEEDLESS: &str =
+        "heal/1 run=x end=early exit=0\nheal/1 step=1 kind=confirm exit=1 ms=5\nheal/1 x end\n";
+    let mut plan = shell();
+    if let crate::plan::Work::Shell { steps, .. } = &mut plan.work {
+        steps.insert(0, Step { kind: StepKind::Confirm, text: "! true".to_owned() });
+    }
+    let (ssm, _) = given_up("Success", &[NEEDLESS]).await;
+    let seen = look_on(&ssm, &[watched("c", plan)]).await;
+    assert!(matches!(&seen, Seen::Ended(ran) if ran.outcome() == Some(Outcome::NotNeeded)), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_success_without_its_verdict_stands_where_the_host_cannot_be_asked() {
+    let (ssm, calls) = given_up("Success", &[]).await;
+    let seen = look_on(&ssm, &[watched("c", shell())]).await;
+    assert!(matches!(seen, Seen::Ended(ran) if ran.ended_as == Final::Success && ran.outcome().is_none()));
+    assert_eq!(count(&calls, "SendCommand"), 3, "it was asked for all the same");
 }
 
 #[tokio::test]
@@ -249,6 +275,23 @@ async fn a_run_whose_sending_was_lost_is_found_late_or_told_by_its_host_or_by_no
         let seen = look(&ssm, &lost()).await;
         assert!(matches!(seen, Seen::NotYet | Seen::Problem { passing: true, .. }), "{seen:?}");
     }
+}
+
+/// Cause: a host was asked where the setting of the day said, and knew of nothing there.
+#[tokio::test]
+async fn a_host_is_asked_where_the_run_made_its_fence() {
+    let (ssm, calls) = given_up("InProgress", &[OUTPUT_WELL]).await;
+    let ssm = ssm.with_fence_dir("/srv/newer");
+    let kept = Watched { asking: true, fence_dir: Some("/srv/first".to_owned()), ..watched("c", shell()) };
+    assert!(matches!(look_on(&ssm, &[kept]).await, Seen::Ended(ran) if ran.ended_as == Final::Success));
+    let asked: Vec<String> = calls
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|(name, _)| name == "SendCommand")
+        .map(|(_, input)| input["Parameters"]["commands"][0].as_str().unwrap().to_owned())
+        .collect();
+    assert!(asked[0].contains("/srv/first") && !asked[0].contains("/srv/newer"), "{asked:?}");
 }
 
 #[tokio::test]

@@ -108,6 +108,35 @@ async fn what_changes_the_decision_withdraws_and_what_does_not_does_not() {
     }
 }
 
+/// Cause: copies were fenced, and hosts asked, where the setting of the day said; so a run that was in doubt
+/// while it changed could run twice.
+#[tokio::test]
+async fn a_run_keeps_where_its_fence_is_made_until_it_was_surely_not_sent() {
+    let mut world = World::of(AUTO);
+    let id = world.alerts("NginxDown", "i-1").await;
+    world.takes(&id, posted()).await;
+    assert_eq!(world.get(&id).await.fence_dir.as_deref(), Some("/var/lib/heal"));
+    world.fence_dir = "/srv/heal";
+    world.takes(&id, Input::SendLost { why: "reset".into() }).await;
+    let again = world.get(&id).await;
+    assert_eq!((again.sent_again.len(), again.fence_dir.as_deref()), (1, Some("/var/lib/heal")));
+
+    let mut world = World::of(AUTO);
+    let other = world.alerts("NginxDown", "i-2").await;
+    world.takes(&other, posted()).await;
+    world.fence_dir = "/opt/heal";
+    world.takes(&other, Input::SendThrottled { retry_after: Duration::from_secs(5) }).await;
+    world.passes(5);
+    world.takes(&other, Input::Woken).await;
+    assert_eq!(world.name(&other).await, "sending");
+    assert_eq!(world.get(&other).await.fence_dir.as_deref(), Some("/opt/heal"), "nothing was sent before");
+    // Of what an older heal sent nothing was kept.
+    let mut stored = serde_json::to_value(&again).unwrap();
+    stored.as_object_mut().unwrap().remove("fence_dir");
+    let old: Remediation = serde_json::from_value(stored).unwrap();
+    assert_eq!(old, Remediation { fence_dir: None, ..again });
+}
+
 /// One that was declared, ran and failed.
 async fn failed(world: &mut World) -> RemediationId {
     let id = world.alerts("NginxDown", "i-1").await;

@@ -87,6 +87,7 @@ pub(super) fn remediation(stage: Stage, state: State) -> Remediation {
         report: None,
         sent_at: None,
         sent_again: Vec::new(),
+        fence_dir: None,
         command_id: None,
         ran: None,
         state,

@@ -11,6 +11,7 @@ mod pace;
 mod queue;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -19,6 +20,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 pub use queue::{MaySend, Options, Queue};
+pub use trouble::Troubles;
 
 use super::limits;
 use super::{Client, Error, Post, Respond, Text, Upload};
@@ -103,7 +105,8 @@ impl Job {
 pub enum Done {
     /// Slack has it. `ts` is a post's.
     Sent { ts: Option<String> },
-    /// Slack refused it for good; or it is unclear and cannot be looked up; or nobody waits that long.
+    /// Slack refused it, for good or until a person changes something ([`Error::is_final`]), or refused
+    /// to let it be looked for; or it is unclear and cannot be looked up; or nobody waits that long.
     /// [`Error::NotDone`] says that the queue stopped before it was tried again.
     GaveUp(Error),
     /// A newer job with the same merge key took its place.
@@ -126,7 +129,7 @@ impl Future for Completion {
 }
 
 /// The methods, as Slack limits them one by one; the last two only search.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Method {
     Post,
     Update,
@@ -155,6 +158,11 @@ impl Method {
             Method::Replies => &["conversations.replies"],
             Method::History => &["conversations.history"],
         }
+    }
+
+    /// Its name, or that of its first call.
+    fn name(self) -> &'static str {
+        self.names().first().copied().unwrap_or_default()
     }
 
     /// Somebody waits for it now: late is worthless, and twice is harmless.

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::lanes::{Answer, Id, Lanes};
+use super::trouble::{Place, Troubles};
 use super::{Call, Completion, Done, Job, Tried, backoff};
 use crate::slack::{Client, Error, Limited};
 
@@ -72,6 +73,7 @@ enum Order {
 pub struct Queue {
     orders: mpsc::UnboundedSender<Order>,
     depth: watch::Receiver<usize>,
+    troubles: watch::Receiver<Troubles>,
     client: Client,
 }
 
@@ -86,6 +88,7 @@ impl Queue {
     ) -> (Queue, impl Future<Output = ()> + Send) {
         let (orders, ordered) = mpsc::unbounded_channel();
         let (depth, depth_seen) = watch::channel(0);
+        let (troubles, troubles_seen) = watch::channel(Troubles::default());
         let runner = Runner {
             client: client.clone(),
             lanes: Lanes::new(options.at_once.max(1)),
@@ -95,8 +98,9 @@ impl Queue {
             calls: JoinSet::new(),
             ids: HashMap::new(),
             depth,
+            troubles,
         };
-        (Queue { orders, depth: depth_seen, client }, runner.run(ordered, shutdown))
+        (Queue { orders, depth: depth_seen, troubles: troubles_seen, client }, runner.run(ordered, shutdown))
     }
 
     /// Hands a job in; it is queued when this returns.
@@ -131,6 +135,22 @@ impl Queue {
     pub fn depth(&self) -> usize {
         *self.depth.borrow()
     }
+
+    /// What Slack refuses until a person changes something.
+    pub fn troubles(&self) -> Troubles {
+        self.troubles.borrow().clone()
+    }
+
+    /// Ends when Slack takes again something that it refused in this channel when its mends were `since`
+    /// ([`Troubles::mends`]), or when it refuses nothing there.
+    pub async fn mended(&self, channel: &str, since: u64) {
+        let mut troubles = self.troubles.clone();
+        let mended = |troubles: &Troubles| troubles.mends(channel) != since || !troubles.concern(channel);
+        // A queue that has stopped learns of nothing any more.
+        if troubles.wait_for(mended).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 struct Runner {
@@ -143,6 +163,7 @@ struct Runner {
     calls: JoinSet<Tried>,
     ids: HashMap<tokio::task::Id, Id>,
     depth: watch::Sender<usize>,
+    troubles: watch::Sender<Troubles>,
 }
 
 impl Runner {
@@ -259,6 +280,17 @@ impl Runner {
         let (first, longest) = self.options.backoff;
         let rest = |troubles| backoff((first, longest.min(LONGEST_REST)), troubles);
         let Some(job) = self.lanes.returned(id, answer, searching, now, rest) else { return };
+        if !job.call.method().answers_people() {
+            let search = job.call.searched_with().filter(|_| job.maybe_done);
+            let place = |method: Option<super::Method>| Some(Place::new(method?, job.call.channel()));
+            let (call, search) = (place(Some(job.call.method())), place(search));
+            self.troubles.send_if_modified(|troubles| match &tried {
+                Tried::Sent(_) => troubles.mended(call.into_iter().chain(search)),
+                Tried::MayNot => troubles.mended(search),
+                Tried::Failed(error) => troubles.met(call, error) | troubles.mended(search),
+                Tried::NotFoundOut(error) => troubles.met(search, error),
+            });
+        }
         let error = match tried {
             Tried::Sent(ts) => return self.lanes.finish(id, Done::Sent { ts }),
             Tried::MayNot => {
@@ -289,11 +321,16 @@ impl Runner {
                 );
                 self.lanes.make_ready(id);
             }
-            Error::Refused { .. } if !searching => {
-                tracing::warn!(?method, channel, %error, hint = error.hint(), "Slack refused a message for good");
+            // In a search no refusal is of the message; posting blind could double it.
+            Error::Refused { .. } => {
+                if error.is_final() || method.answers_people() {
+                    tracing::warn!(?method, channel, %error, hint = error.hint(), "Slack refused a message for good");
+                }
+                let unsaid = searching && error.is_final();
+                let error = if unsaid { Error::unclear(error.to_string()) } else { error };
                 self.lanes.finish(id, Done::GaveUp(error));
             }
-            Error::Refused { .. } | Error::NotDone { .. } | Error::Unclear { .. } => {
+            Error::NotDone { .. } | Error::Unclear { .. } => {
                 job.failures = job.failures.saturating_add(1);
                 let failures = job.failures;
                 let hopeless = job.maybe_done
@@ -301,11 +338,8 @@ impl Runner {
                     && job.call.searched_with().is_none()
                     && job.call.patience().is_none();
                 let too_late = job.call.patience().is_some_and(|tries| failures >= tries);
-                // A search that Slack refuses (a missing scope) stays refused; posting blind could double it.
-                let blind = error.is_permanent();
-                if hopeless || too_late || blind {
-                    tracing::warn!(?method, channel, %error, failures, hint = error.hint(), "a message is given up");
-                    let error = if blind { Error::unclear(error.to_string()) } else { error };
+                if hopeless || too_late {
+                    tracing::warn!(?method, channel, %error, failures, "a message is given up");
                     self.lanes.finish(id, Done::GaveUp(error));
                     return;
                 }

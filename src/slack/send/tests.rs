@@ -104,8 +104,36 @@ async fn a_failed_search_never_leads_to_a_blind_repeat() {
 
     world.fake.script("chat.postMessage", [Reply::Lost]);
     world.fake.script("conversations.replies", [Reply::Json(json!({"ok": false, "error": "missing_scope"}))]);
-    let done = within(world.queue.submit(post("two"))).await;
-    assert!(matches!(done, Done::GaveUp(Error::Unclear { .. })), "{done:?}");
+    let Done::GaveUp(error) = within(world.queue.submit(post("two"))).await else { panic!("it was sent") };
+    assert!(error.needs_person(), "{error}");
+    let lines = world.queue.troubles().lines();
+    assert!(
+        lines[0].starts_with("conversations.replies in C1: Slack refused: missing_scope; hint: "),
+        "{lines:?}"
+    );
+    // The person does so, and the next try finds the first one's post.
+    assert_eq!(within(world.queue.submit(post("two").maybe_done())).await, sent("1795133413.000002"));
+    assert_eq!(world.fake.messages().len(), 2);
+    assert!(world.queue.troubles().lines().is_empty());
+
+    world.fake.script("chat.postMessage", [Reply::Lost]);
+    world
+        .fake
+        .script("conversations.replies", [Reply::Json(json!({"ok": false, "error": "invalid_arguments"}))]);
+    let done = within(world.queue.submit(post("three"))).await;
+    assert!(matches!(done, Done::GaveUp(Error::Unclear { .. })), "it may stand there: {done:?}");
+}
+
+#[tokio::test]
+async fn in_a_thread_that_is_gone_a_post_is_looked_for_at_the_top_and_made_where_it_is_not() {
+    let world = World::start(8).await;
+    let gone = || Reply::Json(json!({"ok": false, "error": "thread_not_found"}));
+    world.fake.script("chat.postMessage", [Reply::Status(500), Reply::Lost]);
+    world.fake.script("conversations.replies", [gone(), gone()]);
+    assert_eq!(within(world.queue.submit(post("one"))).await, sent("1795133413.000001"));
+    assert_eq!(world.fake.messages().len(), 1);
+    assert_eq!(world.fake.calls("conversations.history").len(), 2);
+    assert_eq!(world.fake.calls("chat.postMessage").len(), 2);
 }
 
 #[tokio::test]

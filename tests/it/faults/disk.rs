@@ -127,6 +127,10 @@ async fn full(on_a_disk: bool) {
     assert_eq!(place.workspace.thread(CHANNEL, &new).len(), 0);
     let press = place.workspace.click(SRE, CHANNEL, &declared.ts, "Approve").await;
     assert!(press.is_err(), "a press that is not on disk is not acknowledged");
+    let told = |view: &heal::sandbox::workspace::View| {
+        view.ephemerals(SRE).iter().any(|told| told.read().contains("may have been kept or not"))
+    };
+    place.workspace.wait_until(BOUND, told).await.unwrap();
     let over = |fleet: &heal::sandbox::fleet::Fleet| fleet.runs().iter().all(|run| run.ended.is_some());
     assert!(place.fleet.wait_until(BOUND, over).await);
     assert_eq!(place.fleet.runs().len(), 1, "nothing is sent that is not on disk");

@@ -109,7 +109,7 @@ impl Siege {
         let verdict = Verdict::of(&stream, &workspace, &fleet);
         figures.starts.sort();
         say(&format!(
-            "siege: {} kills ({} before it was ready), {} alerts in {} messages, {} remediations ({}), {} missed; ready after {:?} (median; slowest {:?}); {:.1} s, quiet {:.1} s after the last kill",
+            "siege: {} kills ({} before it was ready), {} alerts in {} messages, {} remediations ({}), healed {} of {} that could be, {} missed; ready after {:?} (median; slowest {:?}); {:.1} s, quiet {:.1} s after the last kill",
             self.kills,
             figures.early,
             self.alerts,
@@ -121,6 +121,8 @@ impl Siege {
                 .map(|(name, count)| format!("{count} {name}"))
                 .collect::<Vec<_>>()
                 .join(", "),
+            verdict.healed,
+            verdict.to_be_healed,
             verdict.missed,
             figures.starts[figures.starts.len() / 2],
             figures.starts.last().unwrap(),
@@ -182,8 +184,16 @@ pub struct Verdict {
     /// Declared remediations by their outcome, and those that were only told why not.
     pub outcomes: BTreeMap<&'static str, usize>,
     pub missed: usize,
+    /// Alerts that were drawn to be healed, and how many of them were.
+    pub to_be_healed: usize,
+    pub healed: usize,
     pub wrong: Vec<String>,
 }
+
+/// Of what is drawn to be healed at least one of so many is; the others may be unknown, or waited for too long.
+const HEALED_OF: usize = 2;
+/// Of all alerts at most one of so many is only listed as missed: it resolved while no bot was there.
+const MISSED_OF: usize = 5;
 
 impl Verdict {
     pub fn of(stream: &Stream, workspace: &Workspace, fleet: &Fleet) -> Verdict {
@@ -199,7 +209,18 @@ impl Verdict {
             verdict.judge(message, &told, fleet, &ran);
         }
         verdict.judge_all(&top, stream, workspace);
+        verdict.judge_share(stream.alerts);
         verdict
+    }
+
+    /// Whether enough was done: to every single alert "missed" or "why not" is an answer.
+    fn judge_share(&mut self, alerts: usize) {
+        if self.healed * HEALED_OF < self.to_be_healed {
+            self.wrong.push(format!("only {} of {} were healed", self.healed, self.to_be_healed));
+        }
+        if self.missed * MISSED_OF > alerts {
+            self.wrong.push(format!("{} of {alerts} were missed", self.missed));
+        }
     }
 
     /// One message and what was told and done about it.
@@ -248,6 +269,10 @@ impl Verdict {
                 wrong.push(format!("{here} side effects on {host}"));
             }
             marks += here;
+        }
+        if message.is_to_be_healed() {
+            self.to_be_healed += message.hosts.len();
+            self.healed += healed;
         }
         if marks < healed {
             wrong.push(format!("{healed} healed, {marks} side effects"));
@@ -307,4 +332,17 @@ pub fn left(stream: &Stream, replicas: &[Replica]) -> String {
 /// To standard error itself: also of a test that passes.
 pub fn say(line: &str) {
     drop(writeln!(std::io::stderr(), "{line}"));
+}
+
+/// Cause: a bot that holds or misses everything passed, as each alert had its answer.
+#[test]
+fn a_bot_that_heals_little_or_misses_much_does_not_pass() {
+    let shares = |healed, missed| {
+        let mut verdict = Verdict { healed, to_be_healed: 200, missed, ..Verdict::default() };
+        verdict.judge_share(280);
+        verdict.wrong
+    };
+    assert!(shares(100, 56).is_empty());
+    assert_eq!(shares(99, 56), ["only 99 of 200 were healed"]);
+    assert_eq!(shares(200, 57), ["57 of 280 were missed"]);
 }

@@ -70,6 +70,11 @@ pub struct Message {
 }
 
 impl Message {
+    /// As it was drawn: its alerts stay until heal has done what it can, and the rule cures.
+    pub fn is_to_be_healed(&self) -> bool {
+        self.early.is_none() && self.rule != FAILS
+    }
+
     /// Nothing more will come of it: what is told is the end, and it is shown.
     pub fn is_over(&self, told: &Told) -> bool {
         self.resolved && told.is_over(self)
