@@ -28,6 +28,8 @@ use crate::time::Timestamp;
 const FEW: usize = 5;
 /// Of many, so many that the listing does not show are asked for in one look.
 const UNLISTED: usize = 10;
+/// Pages that are read at most for what was sent since.
+const FAR: usize = 60;
 /// The listing is read at most so often twice as far as in the first look: some fifty pages for a few runs.
 const DEEPEST: u32 = 3;
 /// Calls at a time; SSM's limits per second are not published.
@@ -145,6 +147,21 @@ impl Pace {
     }
 }
 
+/// So many pages are read at most: a few times those that are filled by what is looked for and, where that
+/// is many, by what was sent since, which stands above it.
+fn furthest(unlisted: usize, besides: usize) -> usize {
+    let pages = |runs: usize| runs.div_ceil(50) * 3 + 2;
+    let above = if unlisted > UNLISTED { pages(unlisted + besides).min(FAR) } else { 0 };
+    pages(unlisted).max(above)
+}
+
+/// Whether SSM says that nothing more comes of it.
+fn is_over(invocation: &CommandInvocation) -> bool {
+    let word = invocation.status.as_ref().map(|status| status.as_str());
+    let standing = status::of_invocation(word, invocation.status_details.as_deref());
+    matches!(standing, Standing::Over(_))
+}
+
 /// What was read of the listing.
 #[derive(Default)]
 struct Listing {
@@ -192,11 +209,12 @@ impl Look {
 
 impl Ssm {
     /// How `running` stand, told one by one; of which nothing is told it is [`Seen::NotYet`]. `now` ends a
-    /// run that SSM gives no time for. `depth` ([`Pace::depth`]): the listing is read twice as far for each,
-    /// as what is looked for stands below others' commands.
+    /// run that SSM gives no time for. Of those `besides` only the end is told, where the listing that is
+    /// read for the others shows it. `depth` ([`Pace::depth`]): the listing is read twice as far for each, as
+    /// what is looked for stands below others' commands.
     pub async fn observe(
         &self,
-        running: &[Arc<Watched>],
+        (running, besides): (&[Arc<Watched>], &[Arc<Watched>]),
         depth: u32,
         now: Timestamp,
         told: mpsc::Sender<(RemediationId, Seen)>,
@@ -207,7 +225,8 @@ impl Ssm {
         let (mut asked, mut listing) = (usize::MAX, Listing::default());
         if unlisted.len() > FEW {
             asked = UNLISTED;
-            listing = self.list(&look, depth, &mut unlisted).await;
+            let mut besides = besides.iter().filter_map(|run| Some((command(run)?, &**run))).collect();
+            listing = self.list(&look, depth, &mut unlisted, &mut besides).await;
         }
         // Which of the unlisted are asked for is drawn, so that each has its turn.
         let mut unlisted: Vec<&Watched> = unlisted.into_values().collect();
@@ -244,7 +263,13 @@ impl Ssm {
     /// Sees many commands by the listing, as far as it can be read, and leaves those that it did not show.
     /// It ends after a few times the pages that heal's own commands fill: in a busy account they may be
     /// few among others'.
-    async fn list(&self, look: &Look, depth: u32, unlisted: &mut HashMap<&str, &Watched>) -> Listing {
+    async fn list<'a>(
+        &self,
+        look: &Look,
+        depth: u32,
+        unlisted: &mut HashMap<&'a str, &'a Watched>,
+        besides: &mut HashMap<&'a str, &'a Watched>,
+    ) -> Listing {
         let since = unlisted.values().map(|run| run.first_sent_at).min().unwrap_or_default().minus(CLOCKS);
         let mut listing = Listing::default();
         let after =
@@ -258,7 +283,7 @@ impl Ssm {
             };
         let call = self.sends.list_command_invocations().filters(after).details(true);
         let mut pages = call.into_paginator().page_size(50).send();
-        for _ in 0..(unlisted.len().div_ceil(50) * 3 + 2) << depth.min(DEEPEST) {
+        for _ in 0..furthest(unlisted.len(), besides.len()) << depth.min(DEEPEST) {
             let page = match pages.next().await {
                 Some(Ok(page)) => page,
                 Some(Err(error)) => {
@@ -275,11 +300,12 @@ impl Ssm {
             for invocation in page.command_invocations.unwrap_or_default() {
                 let Some(id) = invocation.command_id.as_deref() else { continue };
                 let on = |run: &&Watched| invocation.instance_id.as_ref() == Some(&run.instance_id);
-                if unlisted.get(id).is_some_and(on)
-                    && let Some(run) = unlisted.remove(id)
-                {
-                    found.push((run, invocation));
-                }
+                let run = match unlisted.get(id).is_some_and(on) {
+                    true => unlisted.remove(id),
+                    false if is_over(&invocation) && besides.get(id).is_some_and(on) => besides.remove(id),
+                    false => None,
+                };
+                found.extend(run.map(|run| (run, invocation)));
             }
             stream::iter(found)
                 .for_each_concurrent(AT_A_TIME, |(run, invocation)| self.see_listed(look, run, invocation))

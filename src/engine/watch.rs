@@ -145,18 +145,21 @@ impl Watched {
         next
     }
 
-    /// What is due for a look, each put off for longer than the last time.
-    fn due(&self) -> Vec<Arc<crate::aws::Watched>> {
+    /// What is due for a look, each put off for longer than the last time; and all others.
+    fn due(&self) -> (Vec<Arc<crate::aws::Watched>>, Vec<Arc<crate::aws::Watched>>) {
         // Looks that come soon anyway are made together.
         let now = Instant::now();
-        let mut running = self.lock();
-        let due = running.by_id.values_mut().filter(|entry| entry.next <= now + entry.pause / 2);
-        due.map(|entry| {
+        let (mut due, mut others) = (Vec::new(), Vec::new());
+        for entry in self.lock().by_id.values_mut() {
+            if entry.next > now + entry.pause / 2 {
+                others.push(Arc::clone(&entry.run));
+                continue;
+            }
             entry.pause = (entry.pause * 3 / 2).min(LONGEST);
-            entry.next = Instant::now() + entry.pause;
-            Arc::clone(&entry.run)
-        })
-        .collect()
+            entry.next = now + entry.pause;
+            due.push(Arc::clone(&entry.run));
+        }
+        (due, others)
     }
 
     /// Whether the deadline of what runs comes within a minute or so.
@@ -208,14 +211,14 @@ impl Engine {
 
     /// One look at all that is due; how long the next one waits at least.
     async fn look(&self, pace: &mut Pace) -> Duration {
-        let due = self.0.watched.due();
+        let (due, others) = self.0.watched.due();
         self.metrics().running.set(i64::try_from(self.0.watched.len()).unwrap_or(i64::MAX));
         if due.is_empty() {
             return Duration::ZERO;
         }
         // What is seen is kept while the next page comes.
         let (tell, told) = mpsc::channel(PIECE);
-        let observe = self.parts().ssm.observe(&due, pace.depth(), self.clock().now(), tell);
+        let observe = self.parts().ssm.observe((&due, &others), pace.depth(), self.clock().now(), tell);
         let (sight, ()) = tokio::join!(observe, self.keep_told(told));
         let rest = pace.after(&self.parts().ssm, &sight);
         self.0.watched.passed_over(&sight.passed_over);
@@ -347,7 +350,7 @@ mod tests {
         }
         watched.mind(&one);
         assert!(watched.next().unwrap() <= Instant::now());
-        let due = watched.due();
+        let (due, _) = watched.due();
         assert!(due[0].asking && due[0].steps.is_some(), "{due:?}");
     }
 }

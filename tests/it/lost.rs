@@ -446,7 +446,7 @@ fn two_hundred_runs_are_followed_by_a_bounded_number_of_calls_through_a_time_of_
         while !running.is_empty() {
             assert!(began.elapsed() < Duration::from_secs(60), "{} are still followed", running.len());
             let (tell, mut told) = tokio::sync::mpsc::channel(running.len());
-            let sight = ssm.observe(&running, pace.depth(), Clock::default().now(), tell).await;
+            let sight = ssm.observe((&running, &[]), pace.depth(), Clock::default().now(), tell).await;
             looks += 1;
             let rest = pace.after(&ssm, &sight);
             slowest = slowest.max(rest);

@@ -19,7 +19,7 @@ async fn look_deep(ssm: &Ssm, runs: &[Watched], depth: u32) -> (Sight, Vec<Seen>
         }
         seen
     };
-    tokio::join!(ssm.observe(&runs, depth, Timestamp(2_000_000), tell), told)
+    tokio::join!(ssm.observe((&runs, &[]), depth, Timestamp(2_000_000), tell), told)
 }
 
 /// How the only one of them stands.
@@ -107,6 +107,17 @@ async fn many_runs_are_read_from_the_pages_of_one_listing() {
     assert_eq!((sight.looked, sight.over, sight.throttled), (120, 120, false));
     assert!(seen.len() == 120 && seen.iter().all(|seen| matches!(seen, Seen::Ended(_))));
     assert_eq!(calls.lock().unwrap().len(), 3);
+    // What is not due yet is seen by the way, and what was sent since does not hide what is.
+    let runs: Vec<Arc<Watched>> = runs.into_iter().rev().map(Arc::new).collect();
+    let (tell, mut told) = mpsc::channel(200);
+    let sight = ssm.observe((&runs[..20], &runs[20..]), 0, Timestamp(2_000_000), tell).await;
+    assert_eq!((sight.looked, sight.over, sight.passed_over.len(), sight.pages), (20, 120, 0, 3));
+    let mut ended = 0;
+    while let Some((_, Seen::Ended(_))) = told.recv().await {
+        ended += 1;
+    }
+    assert_eq!(ended, 120);
+    assert_eq!(calls.lock().unwrap().len(), 6);
 }
 
 /// An SSM that gave the run `c` up, with a host that answers `said` when it is asked.
