@@ -1,12 +1,13 @@
 #!/bin/sh
 # The one test command. Installs what the tests need and this machine lacks (Debian's chromium and
 # its driver, for the test of the sandbox's page; busybox, as one of the shells that the script on the
-# hosts has to run in; the PostgreSQL server, which the tests start in folders of their own), then runs
-# all tests. Arguments go to `cargo test`.
+# hosts has to run in; make, for the allocator; the PostgreSQL server, which the tests start in folders
+# of their own), then runs all tests. Arguments go to `cargo test`.
 set -eu
 cd "$(dirname "$0")/.."
 
 missing=
+command -v make >/dev/null 2>&1 || missing="$missing make"
 [ -x /usr/bin/chromium ] || missing="$missing chromium"
 [ -x /usr/bin/chromedriver ] || missing="$missing chromium-driver"
 command -v busybox >/dev/null 2>&1 || missing="$missing busybox"
