@@ -9,6 +9,7 @@ mod ask;
 mod check;
 mod client;
 mod fault;
+mod list;
 mod node;
 mod send;
 mod status;

@@ -178,7 +178,10 @@ impl Engine {
                     None => break Ok(()),
                 },
                 ended = &mut time => break Err(anyhow::anyhow!("the timers ended: {ended:?}")),
-                Ok(taken) = &mut lease => break Err(lease::taken_over(&taken)),
+                ended = &mut lease => break Err(match ended {
+                    Ok(taken) => lease::taken_over(&taken),
+                    Err(error) => anyhow::anyhow!("the lease ended: {error}"),
+                }),
                 ended = &mut begin => break Err(anyhow::anyhow!("the look for room ended: {ended:?}")),
                 ended = &mut watch => break Err(anyhow::anyhow!("the watching of SSM ended: {ended:?}")),
                 ended = &mut trim => break Err(anyhow::anyhow!("the trimming of the store ended: {ended:?}")),

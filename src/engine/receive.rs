@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::decide::{Decided, Ground, Opening, apply, open, open_missed};
@@ -21,6 +22,9 @@ use crate::time::Timestamp;
 
 /// Alerts of one message that are acted on; a group of more is a storm, not a list.
 const MAX_ALERTS: usize = 100;
+
+/// What a name in the store may hold of an identity: an index of PostgreSQL takes some 2.7 KB.
+const LONGEST_NAME: usize = 500;
 
 /// Deliveries whose acknowledgement waits for its commit; further ones wait unread with Slack. More than
 /// two commits can share would only take memory, some 10 KiB each.
@@ -514,7 +518,13 @@ fn bounded(alerts: &[Alert]) -> impl Iterator<Item = &Alert> {
 
 /// Where it is kept that an edit resolved an alert whose message has not come yet.
 fn overtaken(channel: &str, ts: &str, alert: &Alert) -> String {
-    format!("overtaken:{channel}:{ts}:{}", alert.identity())
+    let identity = alert.identity();
+    if identity.len() <= LONGEST_NAME {
+        return format!("overtaken:{channel}:{ts}:{identity}");
+    }
+    let digest = Sha256::digest(identity.as_bytes());
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("overtaken:{channel}:{ts}:sha256:{digest}")
 }
 
 /// Lets the remediations of an alert that resolved look at the facts.

@@ -107,6 +107,8 @@ where
             (Ok(()), None) => Err(Error::Stopped),
             // What a job found out itself says more than the commit that failed after it.
             (Err(_), Some(Err(own))) => Err(own),
+            // Only a job that was told so itself came too late; others may do well the next time.
+            (Err(Error::Claimed(why)), _) => Err(Error::Database(why)),
             (Err(commit), _) => Err(commit),
         };
         // Whoever asked may have gone away; the commit stands all the same.

@@ -166,7 +166,8 @@ impl Waiting {
             let line = if job.turn() == Turn::After { &mut self.others } else { &mut self.first };
             line.push_front(job);
         }
-        self.passed_over = ran_first && !self.others.is_empty();
+        // Not undone by a second batch of the same round.
+        self.passed_over |= ran_first && !self.others.is_empty();
     }
 
     /// Who shares the next commit.

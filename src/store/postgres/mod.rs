@@ -131,6 +131,8 @@ impl Database {
             self.away.process = Some(lost.met.process);
         }
         self.known.forget();
+        // A server that crashed may give the numbers again that nobody has used.
+        self.alert_numbers.clear();
         let since = *self.away.since.get_or_insert_with(Instant::now);
         loop {
             if let Some(next) = self.away.next_try {
@@ -217,11 +219,12 @@ impl Database {
         let session = self.session.as_mut().ok_or(Error::Stopped)?;
         let (known, numbers) = (&mut self.known, &mut self.alert_numbers);
         let mut tx = PostgresTx::new(session, known, numbers, (self.number, first), batch.len() > 1);
-        let began = Instant::now();
         let mut ran = 0;
         let mut needs = Needs::default();
         batch.iter().for_each(|job| needs.append(job.needs()));
         tx.read_ahead(&needs)?;
+        // Reading for all takes as long for a few: were it counted, a slow server would never get further.
+        let began = Instant::now();
         for job in batch {
             tx.begin_job();
             let keep = serve::run(job, &mut tx);
@@ -249,24 +252,22 @@ impl Database {
             for called in &done.called {
                 session.send(sql::CALL, vec![Box::new(called.to_string())])?;
             }
-            session.send(sql::MARK, vec![Box::new(self.number), Box::new(self.committed + 1)])?;
+            // No number is used twice, whatever becomes of this transaction.
+            self.committed += 1;
+            session.send(sql::MARK, vec![Box::new(self.number), Box::new(self.committed)])?;
         }
-        let Err(error) = session.rows(sql::COMMIT, Vec::new()) else {
-            self.committed += i64::from(done.wrote);
-            return Ok(());
-        };
+        let Err(error) = session.rows(sql::COMMIT, Vec::new()) else { return Ok(()) };
         if !session.is_lost() || !done.wrote {
             return Err(error);
         }
         // It may count all the same: the answer was lost. Nobody else writes our mark.
         tracing::warn!(%error, "the connection broke during a commit; whether it counts is looked up");
-        let mark = self.committed + 1;
+        let mark = self.committed;
         self.begin(Reach::Everything).and_then(|_| {
             let session = self.session.as_mut().ok_or(Error::Stopped)?;
             let rows = session.rows(sql::MARKED, vec![Box::new(self.number)])?;
             let found: i64 = rows.first().map_or(0, |row| row.get(0));
             self.roll_back();
-            self.committed = found;
             if found == mark { Ok(()) } else { Err(error) }
         })
     }

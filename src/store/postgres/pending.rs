@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::session::{Param, Session};
 use super::sql;
-use super::work::{text, values};
+use super::work::{limited, text, values};
 use crate::lifecycle::{Effect, Remediation, RemediationId};
 use crate::store::columns::{Columns, body, columns};
 use crate::store::{Owed, Record, Result};
@@ -238,7 +238,10 @@ fn send_remediations(all: Vec<Changed>, sql: &'static str, session: &mut Session
             row.new.map_or(0, |(_, claimed_by)| claimed_by));
         values.extend(always);
     }
-    session.send_certain(sql, values, rows.len())
+    if sql == sql::STEP {
+        values.push(Box::new(limited(rows.len())));
+    }
+    session.send(sql, values)
 }
 
 fn send_journal(lines: Vec<Line>, session: &mut Session) -> Result<()> {

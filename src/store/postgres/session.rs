@@ -44,20 +44,6 @@ pub(super) type Param = Box<dyn ToSql + Sync + Send>;
 
 type Answer = Pin<Box<dyn Future<Output = std::result::Result<Vec<Row>, tokio_postgres::Error>>>>;
 
-/// An answer that was not looked at, and how many rows it must have.
-struct Unread {
-    answer: Answer,
-    certain: Option<usize>,
-}
-
-impl Unread {
-    async fn read(self, as_told: &mut bool) -> std::result::Result<Vec<Row>, tokio_postgres::Error> {
-        let rows = self.answer.await?;
-        *as_told &= self.certain.is_none_or(|certain| rows.len() == certain);
-        Ok(rows)
-    }
-}
-
 /// What the server says of itself when it is met.
 #[derive(Clone, Debug)]
 pub(super) struct Met {
@@ -80,7 +66,7 @@ pub(super) struct Session {
     pub(super) met: Met,
     statements: HashMap<&'static str, Statement>,
     /// Sent, and not looked at yet.
-    unread: VecDeque<Unread>,
+    unread: VecDeque<Answer>,
     /// Why nothing of the transaction counts.
     failed: Option<Error>,
     /// The connection is of no use any more.
@@ -139,18 +125,8 @@ impl Session {
 
     /// Sends a statement and does not wait for it.
     pub(super) fn send(&mut self, sql: &'static str, values: Vec<Param>) -> Result<()> {
-        self.push(sql, values, None)
-    }
-
-    /// As [`Session::send`], for what was read before and is held by the lock: with another number of rows
-    /// in the answer it has found another world than it was made for.
-    pub(super) fn send_certain(&mut self, sql: &'static str, values: Vec<Param>, rows: usize) -> Result<()> {
-        self.push(sql, values, Some(rows))
-    }
-
-    fn push(&mut self, sql: &'static str, values: Vec<Param>, certain: Option<usize>) -> Result<()> {
         let answer = self.ask(sql, values)?;
-        self.unread.push_back(Unread { answer, certain });
+        self.unread.push_back(answer);
         Ok(())
     }
 
@@ -168,33 +144,22 @@ impl Session {
             self.prepared(sql)?;
         }
         for (sql, values) in statements {
-            self.push(sql, values, None)?;
+            self.send(sql, values)?;
         }
         let unread = std::mem::take(&mut self.unread);
         let before = unread.len() - asked;
         // In their order: the connection reads no further while an earlier answer is not taken.
         let reading = async {
-            let (mut rows, mut as_told) = (Vec::with_capacity(asked), true);
-            for (place, unread) in unread.into_iter().enumerate() {
-                let read = unread.read(&mut as_told).await?;
+            let mut rows = Vec::with_capacity(asked);
+            for (place, answer) in unread.into_iter().enumerate() {
+                let read = answer.await?;
                 if place >= before {
                     rows.push(read);
                 }
             }
-            Ok((rows, as_told))
+            Ok(rows)
         };
-        let (rows, as_told) = self.wait(reading)?;
-        self.look(as_told)?;
-        Ok(rows)
-    }
-
-    fn look(&mut self, certain: bool) -> Result<()> {
-        if certain {
-            return Ok(());
-        }
-        let error = Error::Database("a row that was read is not there any more".to_owned());
-        self.failed = Some(error.clone());
-        Err(error)
+        self.wait(reading)
     }
 
     /// Drives the connection until `done`; a failure is kept.
@@ -266,14 +231,12 @@ impl Session {
         // What was sent before is answered before; nobody else would take those answers.
         let unread = std::mem::take(&mut self.unread);
         let preparing = async {
-            let mut certain = true;
-            for unread in unread {
-                unread.read(&mut certain).await?;
+            for answer in unread {
+                answer.await?;
             }
-            Ok((client.prepare(sql).await?, certain))
+            client.prepare(sql).await
         };
-        let (statement, certain) = self.wait(preparing)?;
-        self.look(certain)?;
+        let statement = self.wait(preparing)?;
         self.statements.insert(sql, statement.clone());
         Ok(statement)
     }
@@ -327,6 +290,10 @@ fn ends_the_session(error: &tokio_postgres::Error) -> bool {
 /// What an error of the driver means here.
 pub(super) fn told(error: &tokio_postgres::Error) -> Error {
     match error.code() {
+        // By this a statement that must find its rows says no ([`super::sql::STEP`]).
+        Some(code) if *code == SqlState::DIVISION_BY_ZERO => {
+            Error::Database("a row that was read is not there any more".to_owned())
+        }
         Some(code) if *code == SqlState::DISK_FULL => Error::Full(text(error)),
         Some(code) if *code == SqlState::UNIQUE_VIOLATION => Error::Claimed(text(error)),
         _ => Error::Database(text(error)),

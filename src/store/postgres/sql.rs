@@ -61,8 +61,9 @@ pub(super) const CLAIM_OWED: &str = "WITH
         WHERE claimed_by NOT IN (SELECT number FROM replicas) RETURNING 1)
     SELECT (SELECT count(*) FROM owed) + (SELECT count(*) FROM told)";
 
-/// What was written of many at once; a list a column. Each row must be there: [`Session::send_certain`].
-pub(super) const STEP: &str = "UPDATE remediations AS r SET instance_id = n.instance_id, ts = n.ts,
+/// What was written of many at once; a list a column. So many rows must come of it as $16 says: else it has
+/// found another world than it was made for, and its transaction fails before it commits.
+pub(super) const STEP: &str = "WITH changed AS (UPDATE remediations AS r SET instance_id = n.instance_id, ts = n.ts,
         state = n.state, open = n.open, unsent = n.unsent, takes_instance = n.takes_instance,
         takes_role = n.takes_role, due_at = n.due_at, acted_at = n.acted_at, cools_from = n.cools_from,
         ended_at = n.ended_at, outcome = n.outcome, waits_for = n.waits_for, body = n.body
@@ -70,14 +71,14 @@ pub(super) const STEP: &str = "UPDATE remediations AS r SET instance_id = n.inst
         $9::int8[], $10::int8[], $11::int8[], $12::int8[], $13::text[], $14::text[], $15::text[])
         AS n (id, instance_id, ts, state, open, unsent, takes_instance, takes_role, due_at, acted_at, cools_from,
         ended_at, outcome, waits_for, body)
-    WHERE r.id = n.id RETURNING 1";
+    WHERE r.id = n.id RETURNING 1)
+    SELECT 1 / (count(*) = $16::int8)::int FROM changed";
 pub(super) const NEW: &str = "INSERT INTO remediations (id, instance_id, ts, state, open, unsent,
         takes_instance, takes_role, due_at, acted_at, cools_from, ended_at, outcome, waits_for, body,
         rule_key, role, alert, channel, opened_at, claimed_by)
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bool[], $6::bool[], $7::bool[],
         $8::bool[], $9::int8[], $10::int8[], $11::int8[], $12::int8[], $13::text[], $14::text[], $15::text[],
-        $16::text[], $17::text[], $18::int8[], $19::text[], $20::int8[], $21::int8[])
-    RETURNING 1";
+        $16::text[], $17::text[], $18::int8[], $19::text[], $20::int8[], $21::int8[])";
 pub(super) const KEEP_ALERTS: &str =
     "INSERT INTO alerts (id, channel, ts, position, sender, identity, status,
         at, received_at, rule_key, resolved_at, body) OVERRIDING SYSTEM VALUE

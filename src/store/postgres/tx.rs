@@ -440,10 +440,12 @@ impl Tx for PostgresTx<'_> {
 
     fn claim_orphans(&mut self) -> Result<Orphans> {
         let rows = self.try_to_write(sql::CLAIM_OPEN, values![self.me])?;
-        if !rows.is_empty() {
+        let open: Vec<RemediationId> = rows.iter().map(|row| RemediationId(row.get(0))).collect();
+        if !open.is_empty() {
             self.known.forget();
+            // Each is looked at next.
+            self.read_these(&open)?;
         }
-        let open = rows.iter().map(|row| RemediationId(row.get(0))).collect();
         let owed: Option<i64> = self.one(sql::CLAIM_OWED, values![self.me])?;
         self.job.wrote |= owed.is_some_and(|owed| owed > 0);
         Ok(Orphans { open, owed: owed.map_or(0, |owed| usize::try_from(owed).unwrap_or(0)) })

@@ -208,6 +208,23 @@ async fn under_a_newer_heals_tables_nothing_is_decided_and_the_older_one_leaves_
 }
 
 #[tokio::test]
+async fn a_row_that_vanished_beside_heal_fails_its_commit_as_a_whole() {
+    let (database, store) = shared();
+    inserts(&store, vec![counting("r", "web:A", "i-1", NOW)]).await;
+    // Nobody told whoever knows it.
+    database.sql("DELETE FROM remediations").unwrap();
+    let next = held(&counting("r", "web:A", "i-1", NOW), at(1));
+    let failed = store.transact(move |tx| {
+        tx.set_note("beside", "it")?;
+        tx.update_remediation(&next)
+    });
+    let failed = failed.await.unwrap_err().to_string();
+    assert!(failed.contains("a row that was read is not there any more"), "{failed}");
+    let after = does(&store, |tx| Ok((tx.note("beside")?, tx.remediation(&id("r"))?.is_some()))).await;
+    assert_eq!(after, (None, false), "nothing of it counts, and what was known is forgotten");
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_is_set_aside_only_by_the_replica_that_has_claimed_it() {
     let (database, claimer) = shared();
     let other = open(&database.url()).unwrap();
