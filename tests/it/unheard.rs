@@ -131,6 +131,7 @@ fn what_was_decided_before_a_long_sleep_is_decided_anew_before_it_is_sent() {
                 let (clock, database) = asleep.get().unwrap();
                 // Somebody pauses it meanwhile, at another replica.
                 database.sql("INSERT INTO pauses (pattern, by, since) VALUES ('*', 'U0LEAD', 0)").unwrap();
+                database.sql("UPDATE replicas SET touched = touched + 1").unwrap();
                 clock.advance(Duration::from_secs(20));
                 Verdict::GoOn
             }
