@@ -207,9 +207,13 @@ pub trait Tx {
     fn alert_resolved_at(&mut self, alert: i64) -> Result<Option<Timestamp>>;
 
     /// Keeps a new remediation. [`super::Error::Claimed`] where its rule is at work on its instance.
-    fn insert_remediation(&mut self, new: &Remediation, alert: Option<i64>) -> Result<()>;
+    fn insert_remediation(&mut self, new: &Remediation, alert: Option<i64>) -> Result<()> {
+        self.keep_new(&Arc::new(new.clone()), alert, &[], &[]).map(drop)
+    }
     /// Keeps what a step made of a remediation.
-    fn update_remediation(&mut self, changed: &Remediation) -> Result<()>;
+    fn update_remediation(&mut self, changed: &Remediation) -> Result<()> {
+        self.keep_step(&Arc::new(changed.clone()), None, &[]).map(drop)
+    }
     /// Takes a remediation that cannot be read out of everybody's way, if this replica has claimed it; the row
     /// stays for people. False where another has claimed it, who may be able to read it.
     fn set_aside(&mut self, id: &RemediationId) -> Result<bool>;
@@ -256,14 +260,7 @@ pub trait Tx {
     fn attempts_since(&mut self, rule: &RuleKey, instance: &str, since: Timestamp) -> Result<Vec<Timestamp>>;
 
     /// [`Tx::remediation`] with the moment its alert was over.
-    fn subject(&mut self, id: &RemediationId) -> Result<Option<Subject>> {
-        let Some((remediation, alert)) = self.remediation(id)? else { return Ok(None) };
-        let resolved_at = match alert {
-            Some(alert) => self.alert_resolved_at(alert)?,
-            None => None,
-        };
-        Ok(Some(Subject { remediation: Arc::new(remediation), alert, resolved_at }))
-    }
+    fn subject(&mut self, id: &RemediationId) -> Result<Option<Subject>>;
 
     /// All that the gates count, at once; `attempts` since then.
     fn standing(
@@ -291,26 +288,17 @@ pub trait Tx {
         next: &Arc<Remediation>,
         record: Option<&Record<'_>>,
         effects: &[Effect],
-    ) -> Result<Vec<Owed>> {
-        if let Some(record) = record {
-            self.record(record)?;
-        }
-        self.update_remediation(next)?;
-        effects.iter().map(|effect| self.owe(&next.id, *effect)).collect()
-    }
+    ) -> Result<Vec<Owed>>;
 
     /// A new remediation, its lines in the journal and what it owes, at once.
+    /// [`super::Error::Claimed`] where its rule is at work on its instance.
     fn keep_new(
         &mut self,
         new: &Arc<Remediation>,
         alert: Option<i64>,
         records: &[Record<'_>],
         effects: &[Effect],
-    ) -> Result<Vec<Owed>> {
-        self.insert_remediation(new, alert)?;
-        records.iter().try_for_each(|record| self.record(record))?;
-        effects.iter().map(|effect| self.owe(&new.id, *effect)).collect()
-    }
+    ) -> Result<Vec<Owed>>;
 
     /// [`Tx::insert_alert`] with what is known of its end, and whether the note `note` is there.
     fn keep_alert(&mut self, new: &NewAlert<'_>, note: &str) -> Result<Kept> {

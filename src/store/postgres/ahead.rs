@@ -1,7 +1,7 @@
 //! Reading ahead: what the jobs of a commit will look at is read for all of them together, in two ways to
 //! the server and back. The second reads what the gates look at for the remediations that the first found.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::known::{ATTEMPTS, OfRule, Row};
 use super::tx::pause;
@@ -42,21 +42,11 @@ impl PostgresTx<'_> {
 
     fn read_rows(&mut self, needs: &Needs) -> Result<()> {
         let mut asking = Asking::default();
-        let deliveries: Vec<String> = needs
-            .deliveries
-            .iter()
-            .map(|id| text(id))
-            .filter(|id| !self.known.deliveries.contains_key(id))
-            .collect();
+        let deliveries = unknown(&needs.deliveries, &self.known.deliveries);
         if !deliveries.is_empty() {
             asking.ask(Asked::Deliveries(deliveries.clone()), sql::DELIVERIES, values![deliveries]);
         }
-        let notes: Vec<String> = needs
-            .notes
-            .iter()
-            .map(|name| text(name))
-            .filter(|name| !self.known.notes.contains_key(name))
-            .collect();
+        let notes = unknown(&needs.notes, &self.known.notes);
         if !notes.is_empty() {
             asking.ask(Asked::Notes(notes.clone()), sql::NOTES, values![notes]);
         }
@@ -121,7 +111,7 @@ impl PostgresTx<'_> {
                     }
                 }
                 Asked::Threads(threads) => {
-                    let mut whole: std::collections::HashMap<_, _> =
+                    let mut whole: HashMap<_, _> =
                         threads.into_iter().map(|thread| (thread, Some(Vec::new()))).collect();
                     for row in &rows {
                         let learnt = self.learn(row);
@@ -214,6 +204,11 @@ impl PostgresTx<'_> {
         self.known.unwaited.extend(unwaited);
         Ok(())
     }
+}
+
+/// Names, as the database has them, of which nothing is known.
+fn unknown<T>(names: &[String], known: &HashMap<String, T>) -> Vec<String> {
+    names.iter().map(|name| text(name)).filter(|name| !known.contains_key(name)).collect()
 }
 
 /// What an answer is about.

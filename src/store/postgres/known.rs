@@ -88,7 +88,7 @@ struct Place {
     rule: String,
     role: String,
     thread: (String, String),
-    is_open: bool,
+    claim: Option<(String, String)>,
     takes_instance: bool,
     takes_role: bool,
     acted: (Option<i64>, Option<i64>),
@@ -103,17 +103,12 @@ impl Place {
             rule: this.rule_key.to_string(),
             role: this.role().to_owned(),
             thread: (this.origin.channel.clone(), this.origin.ts.clone()),
-            is_open: !this.is_over(),
+            claim: claim_of(this),
             takes_instance: this.state.takes_instance(),
             takes_role: this.state.takes_role_slot(),
             acted: (columns.acted_at, columns.cools_from),
             waits_for: columns.waits_for,
         }
-    }
-
-    fn claim(&self) -> Option<(&str, &str)> {
-        let instance = self.instance.as_deref().filter(|_| self.is_open)?;
-        Some((self.rule.as_str(), instance))
     }
 }
 
@@ -199,14 +194,14 @@ impl Known {
             self.threads.remove(&was.thread);
             self.threads.remove(&is.thread);
         }
-        if let Some((rule, instance)) = was.claim().filter(|claim| is.claim() != Some(*claim)) {
-            pending.release(rule, instance);
-            let open = self.of_rule(rule, instance).map(|of_rule| &mut of_rule.open);
+        if let Some(claim) = was.claim.as_ref().filter(|_| was.claim != is.claim) {
+            pending.release(claim);
+            let open = self.of_rule(&claim.0, &claim.1).map(|of_rule| &mut of_rule.open);
             if let Some(open) = open.filter(|open| open.as_ref() == Some(&next.id)) {
                 *open = None;
             }
         }
-        if let Some((rule, instance)) = is.claim()
+        if let Some((rule, instance)) = &is.claim
             && let Some(of_rule) = self.of_rule(rule, instance)
         {
             of_rule.open = Some(next.id.clone());

@@ -2,6 +2,7 @@
 //! written several times the last; so a commit of a hundred decisions costs a handful of statements.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::mem::take;
 use std::sync::Arc;
 
 use super::session::{Param, Session};
@@ -23,7 +24,6 @@ pub(super) struct Alert {
     pub(super) at: i64,
     pub(super) received_at: i64,
     pub(super) rule: Option<String>,
-    pub(super) resolved_at: Option<i64>,
     pub(super) body: String,
 }
 
@@ -91,8 +91,8 @@ impl Pending {
         changed.remediation = next.clone();
     }
 
-    pub(super) fn release(&mut self, rule: &str, instance: &str) {
-        self.released.insert((rule.to_owned(), instance.to_owned()));
+    pub(super) fn release(&mut self, claim: &(String, String)) {
+        self.released.insert(claim.clone());
     }
 
     /// Whether somebody gives this claim up, so that nobody may have it in the same statement.
@@ -153,7 +153,7 @@ impl Pending {
     /// Sends everything and waits for nothing.
     pub(super) fn send(&mut self, session: &mut Session) -> Result<()> {
         let Pending { deliveries, alerts, remediations, released: _, journal, owed, settled, notes, others } =
-            std::mem::take(self);
+            take(self);
         if !deliveries.is_empty() {
             let (ids, at): (Vec<String>, Vec<i64>) = deliveries.into_iter().unzip();
             session.send(sql::TAKE, values![ids, at])?;
@@ -174,24 +174,24 @@ impl Pending {
     }
 }
 
-/// Turns rows into columns: one list for each, all moved into parameters.
+/// Turns rows into columns: one list for each.
 macro_rules! unnest {
     ($rows:expr, $row:ident => $($value:expr),* $(,)?) => {{
-        let rows = $rows;
+        let rows: &mut [_] = $rows;
         values![$({
-            let column: Vec<_> = rows.iter().map(|$row| $value).collect();
+            let column: Vec<_> = rows.iter_mut().map(|$row| $value).collect();
             column
         }),*]
     }};
 }
 
-fn send_alerts(alerts: Vec<Alert>, session: &mut Session) -> Result<()> {
+fn send_alerts(mut alerts: Vec<Alert>, session: &mut Session) -> Result<()> {
     if alerts.is_empty() {
         return Ok(());
     }
-    let values = unnest!(&alerts, row =>
-        row.id, row.channel.clone(), row.ts.clone(), row.position, row.sender.clone(), row.identity.clone(),
-        row.status, row.at, row.received_at, row.rule.clone(), row.resolved_at, row.body.clone());
+    let values = unnest!(&mut alerts, row =>
+        row.id, take(&mut row.channel), take(&mut row.ts), row.position, take(&mut row.sender),
+        take(&mut row.identity), row.status, row.at, row.received_at, row.rule.take(), take(&mut row.body));
     session.send(sql::KEEP_ALERTS, values)
 }
 
@@ -212,7 +212,7 @@ fn send_remediations(all: Vec<Changed>, sql: &'static str, session: &mut Session
         rows.push(Written { this, columns: columns(this), body: text(&body(this)?), new: *new });
     }
     // What every step may change.
-    let mut values = unnest!(&rows, row =>
+    let mut values = unnest!(&mut rows, row =>
         text(&row.this.id.0),
         row.columns.instance_id.as_deref().map(text),
         text(&row.this.origin.ts),
@@ -227,9 +227,9 @@ fn send_remediations(all: Vec<Changed>, sql: &'static str, session: &mut Session
         row.columns.ended_at,
         row.columns.outcome,
         row.columns.waits_for.as_deref().map(text),
-        row.body.clone());
+        take(&mut row.body));
     if sql == sql::NEW {
-        let always: Vec<Param> = unnest!(&rows, row =>
+        let always: Vec<Param> = unnest!(&mut rows, row =>
             text(&row.this.rule_key.to_string()),
             text(row.this.role()),
             row.new.and_then(|(alert, _)| alert),
@@ -244,12 +244,12 @@ fn send_remediations(all: Vec<Changed>, sql: &'static str, session: &mut Session
     session.send(sql, values)
 }
 
-fn send_journal(lines: Vec<Line>, session: &mut Session) -> Result<()> {
+fn send_journal(mut lines: Vec<Line>, session: &mut Session) -> Result<()> {
     if lines.is_empty() {
         return Ok(());
     }
-    let values = unnest!(&lines, line =>
-        line.at, line.remediation.clone(), line.what.clone(), line.who.clone(), line.why.clone());
+    let values = unnest!(&mut lines, line =>
+        line.at, line.remediation.take(), take(&mut line.what), take(&mut line.who), take(&mut line.why));
     session.send(sql::RECORD, values)
 }
 
@@ -263,16 +263,16 @@ fn send_owed(
         let mut rows: Vec<_> = owed.into_iter().collect();
         // In the order in which it was owed, which is that of the rows' numbers.
         rows.sort_unstable_by_key(|(_, (generation, _))| *generation);
-        let values = unnest!(&rows, row =>
+        let values = unnest!(&mut rows, row =>
             text(&row.0.0.0), row.0.1.as_str(), row.1.0, row.1.1);
         session.send(sql::OWE, values)?;
     }
     if !settled.is_empty() {
-        let rows: Vec<_> = settled
+        let mut rows: Vec<_> = settled
             .iter()
             .flat_map(|(key, generations)| generations.iter().map(move |generation| (key, *generation)))
             .collect();
-        let values = unnest!(&rows, row => text(&row.0.0.0), row.0.1.as_str(), row.1);
+        let values = unnest!(&mut rows, row => text(&row.0.0.0), row.0.1.as_str(), row.1);
         session.send(sql::SETTLE, values)?;
     }
     Ok(())

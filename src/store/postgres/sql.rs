@@ -81,9 +81,9 @@ pub(super) const NEW: &str = "INSERT INTO remediations (id, instance_id, ts, sta
         $16::text[], $17::text[], $18::int8[], $19::text[], $20::int8[], $21::int8[])";
 pub(super) const KEEP_ALERTS: &str =
     "INSERT INTO alerts (id, channel, ts, position, sender, identity, status,
-        at, received_at, rule_key, resolved_at, body) OVERRIDING SYSTEM VALUE
+        at, received_at, rule_key, body) OVERRIDING SYSTEM VALUE
     SELECT * FROM unnest($1::int8[], $2::text[], $3::text[], $4::int8[], $5::text[], $6::text[], $7::text[],
-        $8::int8[], $9::int8[], $10::text[], $11::int8[], $12::text[])";
+        $8::int8[], $9::int8[], $10::text[], $11::text[])";
 pub(super) const TAKE: &str = "INSERT INTO deliveries (id, at) SELECT * FROM unnest($1::text[], $2::int8[])";
 pub(super) const RECORD: &str = "INSERT INTO journal (at, remediation, what, who, why)
     SELECT * FROM unnest($1::int8[], $2::text[], $3::text[], $4::text[], $5::text[])";

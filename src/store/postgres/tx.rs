@@ -90,7 +90,6 @@ impl Tx for PostgresTx<'_> {
             at: origin.at.0,
             received_at: new.received_at.0,
             rule: new.rule.map(|rule| text(&rule.to_string())),
-            resolved_at: None,
             body,
         });
         let noted = !note.is_empty() && self.note(note)?.is_some();
@@ -154,14 +153,6 @@ impl Tx for PostgresTx<'_> {
 
     fn alert_resolved_at(&mut self, alert: i64) -> Result<Option<Timestamp>> {
         Ok(self.resolved_at(alert)?.map(Timestamp))
-    }
-
-    fn insert_remediation(&mut self, new: &Remediation, alert: Option<i64>) -> Result<()> {
-        self.insert(&Arc::new(new.clone()), alert, &[], &[]).map(drop)
-    }
-
-    fn update_remediation(&mut self, changed: &Remediation) -> Result<()> {
-        self.step(&Arc::new(changed.clone()), None, &[]).map(drop)
     }
 
     fn keep_step(

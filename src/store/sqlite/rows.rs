@@ -42,6 +42,43 @@ impl SqliteTx<'_> {
         Ok(Some((remediation, alert)))
     }
 
+    /// Keeps a new remediation.
+    pub(super) fn insert(&mut self, new: &Remediation, alert: Option<i64>) -> Result<()> {
+        let columns = columns(new);
+        self.run(
+            "INSERT INTO remediations (id, rule_key, role, instance_id, alert, channel, ts, state, open, unsent,
+             takes_instance, takes_role, due_at, opened_at, acted_at, cools_from, ended_at, outcome, body,
+             waits_for, claimed_by)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
+             ?21)",
+            params![
+                new.id.0,
+                new.rule_key.to_string(),
+                new.role(),
+                columns.instance_id,
+                alert,
+                new.origin.channel,
+                new.origin.ts,
+                new.state.name(),
+                !new.is_over(),
+                new.state.is_before_sending(),
+                new.state.takes_instance(),
+                new.state.takes_role_slot(),
+                new.state.due_at().map(|due| due.0),
+                new.opened_at.0,
+                columns.acted_at,
+                columns.cools_from,
+                columns.ended_at,
+                columns.outcome,
+                body(new)?,
+                columns.waits_for,
+                self.me
+            ],
+        )?;
+        self.count(new, columns.instance_id.as_deref());
+        Ok(())
+    }
+
     /// Keeps what became of a remediation.
     pub(super) fn write(&mut self, changed: &Remediation) -> Result<()> {
         let columns = columns(changed);

@@ -11,7 +11,7 @@ use crate::alert::Status;
 use crate::gate::Pause;
 use crate::lifecycle::{Effect, Remediation, RemediationId};
 use crate::rule::{RuleKey, glob_match};
-use crate::store::columns::{HISTORY_SEARCHED, body, columns, corrupt, effect, parse, parse_all};
+use crate::store::columns::{HISTORY_SEARCHED, corrupt, effect, parse, parse_all};
 use crate::store::{
     AlertRow, Beat, HistoryRow, Limit, NewAlert, Notice, Orphans, Owed, Past, Record, Result, Subject, Tally,
     Trimmed, Tx,
@@ -130,7 +130,7 @@ impl Tx for SqliteTx<'_> {
         records: &[Record<'_>],
         effects: &[Effect],
     ) -> Result<Vec<Owed>> {
-        self.insert_remediation(new, alert)?;
+        self.insert(new, alert)?;
         self.kept.put(new, alert);
         records.iter().try_for_each(|record| self.record(record))?;
         effects.iter().map(|effect| self.owe(&new.id, *effect)).collect()
@@ -143,47 +143,6 @@ impl Tx for SqliteTx<'_> {
             None => None,
         };
         Ok(Some(Subject { remediation, alert, resolved_at }))
-    }
-
-    fn insert_remediation(&mut self, new: &Remediation, alert: Option<i64>) -> Result<()> {
-        let columns = columns(new);
-        self.run(
-            "INSERT INTO remediations (id, rule_key, role, instance_id, alert, channel, ts, state, open, unsent,
-             takes_instance, takes_role, due_at, opened_at, acted_at, cools_from, ended_at, outcome, body,
-             waits_for, claimed_by)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-             ?21)",
-            params![
-                new.id.0,
-                new.rule_key.to_string(),
-                new.role(),
-                columns.instance_id,
-                alert,
-                new.origin.channel,
-                new.origin.ts,
-                new.state.name(),
-                !new.is_over(),
-                new.state.is_before_sending(),
-                new.state.takes_instance(),
-                new.state.takes_role_slot(),
-                new.state.due_at().map(|due| due.0),
-                new.opened_at.0,
-                columns.acted_at,
-                columns.cools_from,
-                columns.ended_at,
-                columns.outcome,
-                body(new)?,
-                columns.waits_for,
-                self.me
-            ],
-        )?;
-        self.count(new, columns.instance_id.as_deref());
-        Ok(())
-    }
-
-    fn update_remediation(&mut self, changed: &Remediation) -> Result<()> {
-        self.kept.remove(&changed.id);
-        self.write(changed)
     }
 
     fn remediation(&mut self, id: &RemediationId) -> Result<Option<(Remediation, Option<i64>)>> {
