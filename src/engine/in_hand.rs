@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::Engine;
+use super::owed::readable;
 use crate::lifecycle::{Effect, RemediationId};
 use crate::store::{self, Needs, Owed};
 
@@ -262,21 +263,10 @@ impl Engine {
                 let asked = Arc::clone(&next);
                 let needs = Needs::default().remediations(next.iter().map(|parked| &parked.owed.remediation));
                 let read = self.store().with(needs).transact_claimed(move |tx| {
-                    let mut found = Vec::with_capacity(asked.len());
-                    for parked in asked.iter() {
-                        found.push(match tx.remediation(&parked.owed.remediation) {
-                            Ok(found) => found.map(|(remediation, _)| remediation),
-                            Err(store::Error::Corrupt { what, why }) => {
-                                tracing::error!(
-                                    why,
-                                    "a stored {what} cannot be read; what it owes is passed over"
-                                );
-                                None
-                            }
-                            Err(error) => return Err(error),
-                        });
-                    }
-                    Ok(found)
+                    asked
+                        .iter()
+                        .map(|parked| readable(tx, &parked.owed.remediation))
+                        .collect::<store::Result<Vec<_>>>()
                 });
                 match read.await {
                     Ok(found) => break found,

@@ -124,7 +124,7 @@ impl Engine {
     }
 
     /// The remediation of an effect that is in hand; `None` where there is nothing to perform it for.
-    async fn still_owed(&self, owed: &Owed) -> Option<Remediation> {
+    pub(super) async fn still_owed(&self, owed: &Owed) -> Option<Remediation> {
         let mut wait = Duration::from_secs(1);
         loop {
             let id = owed.remediation.clone();
@@ -140,7 +140,7 @@ impl Engine {
                     tracing::error!(why, "a stored {what} cannot be read; what it owes is passed over");
                     return None;
                 }
-                Err(store::Error::Stopped | store::Error::Fenced) => return None,
+                Err(error) if error.is_final() => return None,
                 Err(error) => self.store_failed("reading what is owed", &error),
             }
             tokio::time::sleep(wait).await;

@@ -213,7 +213,7 @@ impl Engine {
 }
 
 /// A remediation, unless it is not there or cannot be read: one row must not be in the way of all others.
-fn readable(tx: &mut dyn Tx, id: &RemediationId) -> store::Result<Option<Remediation>> {
+pub(super) fn readable(tx: &mut dyn Tx, id: &RemediationId) -> store::Result<Option<Remediation>> {
     match tx.remediation(id) {
         Ok(Some((this, _))) => Ok(Some(this)),
         Ok(None) => {

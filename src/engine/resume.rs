@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Engine;
 use super::decide::Ground;
+use super::owed::readable;
 use crate::lifecycle::Remediation;
 use crate::store::{self, Tx};
 
@@ -43,16 +44,8 @@ impl Engine {
                 }
                 let mut owed = Vec::new();
                 for effect in tx.owed()? {
-                    match tx.remediation(&effect.remediation) {
-                        Ok(Some((remediation, _))) => owed.push((effect, remediation)),
-                        Ok(None) => {}
-                        Err(store::Error::Corrupt { what, why }) => {
-                            tracing::error!(
-                                why,
-                                "a stored {what} cannot be read; what it owes is passed over"
-                            );
-                        }
-                        Err(error) => return Err(error),
+                    if let Some(remediation) = readable(tx, &effect.remediation)? {
+                        owed.push((effect, remediation));
                     }
                 }
                 Ok((tx.claimed_remediations()?, owed, tx.owed_notices()?, tx.limits(ground.now)?))

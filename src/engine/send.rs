@@ -13,7 +13,7 @@ use super::perform::is_sending;
 use crate::aws::{Copy, Sent};
 use crate::lifecycle::{Input, Remediation};
 use crate::plan::Work;
-use crate::store::{self, Needs, Owed};
+use crate::store::Owed;
 use crate::time::Timestamp;
 
 /// Commands on their way to SSM at a time: more would only be throttled, each with a connection of its own.
@@ -48,8 +48,8 @@ impl Engine {
                 let Some(at_hand) = in_time(self.0.at_hand.acquire(), by).await else {
                     return too_late(owed).await;
                 };
-                let Some(remediation) = Box::pin(self.read_again(&owed)).await else { return };
-                (at_hand, remediation)
+                let Some(remediation) = Box::pin(self.still_owed(&owed)).await else { return };
+                (at_hand, Arc::new(remediation))
             }
         };
         let turn = in_time(self.0.turns.acquire(), by).await;
@@ -127,31 +127,6 @@ impl Engine {
             Sent::Unclear { why } => Input::SendUnclear { why },
         };
         self.settle_with(owed, input).await;
-    }
-
-    /// What owes this, as it is now, however long the store is in trouble; `None` where it cannot be known.
-    async fn read_again(&self, owed: &Owed) -> Option<Arc<Remediation>> {
-        loop {
-            let id = owed.remediation.clone();
-            match self
-                .store()
-                .with(Needs::default().remediation(&id))
-                .transact_claimed(move |tx| tx.remediation(&id))
-                .await
-            {
-                Ok(Some((remediation, _))) => return Some(Arc::new(remediation)),
-                Err(store::Error::Stopped | store::Error::Fenced) => return None,
-                Ok(None) => break,
-                Err(store::Error::Corrupt { what, why }) => {
-                    tracing::error!(why, "a stored {what} cannot be read; it is not sent");
-                    break;
-                }
-                Err(error) => self.store_failed("reading what is owed", &error),
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        self.0.in_hand.end(owed);
-        None
     }
 
     /// An Automation is looked up by starting it again under its token. Where it was never started
