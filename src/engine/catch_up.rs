@@ -336,7 +336,7 @@ impl Engine {
         self.store()
             .transact(move |tx| {
                 let since = tx.note(&watched_name)?.and_then(|millis| millis.parse().ok()).map(Timestamp);
-                let seen = tx.note(&seen_name)?.and_then(|ts| Timestamp::from_slack_ts(&ts));
+                let seen = stamp(tx, &seen_name)?;
                 let watched = match since {
                     Some(since) => since,
                     None => {
@@ -345,7 +345,7 @@ impl Engine {
                     }
                 };
                 let seen = seen.unwrap_or(watched);
-                let read = tx.note(&read_name)?.and_then(|ts| Timestamp::from_slack_ts(&ts));
+                let read = stamp(tx, &read_name)?;
                 if read.is_none() {
                     // From here on deliveries move the other note alone.
                     let millis = seen.as_millis();
@@ -382,11 +382,15 @@ fn together(told: &mut [Told]) {
 /// Everything up to this message of the channel is known now.
 pub(super) fn move_seen(tx: &mut dyn Tx, channel: &str, ts: &str) -> store::Result<()> {
     let name = seen(channel);
-    let before = tx.note(&name)?.and_then(|ts| Timestamp::from_slack_ts(&ts));
-    if Timestamp::from_slack_ts(ts) > before {
+    if Timestamp::from_slack_ts(ts) > stamp(tx, &name)? {
         tx.set_note(&name, ts)?;
     }
     Ok(())
+}
+
+/// A note that holds the `ts` of a message.
+pub(super) fn stamp(tx: &mut dyn Tx, name: &str) -> store::Result<Option<Timestamp>> {
+    Ok(tx.note(name)?.and_then(|ts| Timestamp::from_slack_ts(&ts)))
 }
 
 /// The `ts` of the newest message up to which everything is known.

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::Engine;
-use super::catch_up::seen;
+use super::catch_up::{seen, stamp};
 use super::metrics::{Metrics, NameLabel};
 use crate::rule::RuleSet;
 use crate::store::{self, Past, Store};
@@ -63,7 +63,7 @@ pub(super) async fn believed(
     let heard = store.transact(move |tx| {
         let mut newest = None;
         for name in &names {
-            newest = newest.max(tx.note(name)?.and_then(|ts| Timestamp::from_slack_ts(&ts)));
+            newest = newest.max(stamp(tx, name)?);
         }
         Ok(newest)
     });
